@@ -1,0 +1,68 @@
+//! `kopuro log verify`: the whole log recomputed and compared with what was signed.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::source::{Source, explained};
+use crate::log::checkpoint::Checkpoint;
+use crate::log::tree::{Hash, RightEdge};
+use crate::log::verify::verify_folder;
+use crate::trust::note::Verifier;
+
+/// Of a stopped node's folder: entries, every commit's root and signature, the head.
+pub(super) fn folder(folder: &Path, vkey: &str) -> anyhow::Result<ExitCode> {
+    let key = key(vkey)?;
+    let verified = verify_folder(folder, &key).map_err(explained)?;
+    println!("verified: {} entries in {} commits, signed by {}", verified.size, verified.commits, key.name());
+    if let Some(checkpoint) = verified.checkpoint {
+        print!("{}", checkpoint.note);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of a node: its checkpoint's signature, and that all its entries give the signed root.
+pub(super) async fn node(source: &mut Source, vkey: &str) -> anyhow::Result<ExitCode> {
+    let key = key(vkey)?;
+    let signed = source.checkpoint().await?;
+    let signed = Checkpoint::verify(&signed.note, &key)?;
+    let progress = progress(signed.size);
+    let mut edge = RightEdge::default();
+    let mut entries = source.entries(0, false).await?;
+    while edge.size() < signed.size {
+        let Some((index, entry)) = entries.next().await? else {
+            bail!("first bad index {}: the log ends there, and {} entries are signed", edge.size(), signed.size);
+        };
+        if index != edge.size() {
+            bail!("first bad index {}: entry {index} came in its place", edge.size());
+        }
+        edge.push(Hash::of_leaf(&entry));
+        if index % 1_024 == 0 {
+            progress.set_position(index);
+        }
+    }
+    progress.finish_and_clear();
+    let (computed, root) = (edge.root(), signed.root);
+    if computed != root {
+        // One checkpoint covers all: which of the entries it is, only an older checkpoint could say.
+        bail!("entries 0 to {} are not those that were signed: root {computed}, signed {root}", signed.size - 1);
+    }
+    println!("verified: {} entries, signed by {}", signed.size, key.name());
+    print!("{}", signed.note);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn key(vkey: &str) -> anyhow::Result<Verifier> {
+    vkey.parse().with_context(|| format!("{vkey:?} is no verifier key (name+hash+key)"))
+}
+
+fn progress(entries: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} entries, {per_sec}, {eta} left");
+    ProgressBar::new(entries).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,47 @@
+//! The commands of the binary, one file each.
+
+use clap::{Parser, Subcommand};
+
+mod call;
+mod connect;
+pub mod demo;
+mod directory;
+mod log;
+mod node;
+mod pki;
+
+/// Interoperability gateway between state bodies: typed gRPC over mutual TLS, every exchange in a verifiable log.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a ministry's node, or check its configuration
+    Node(node::Args),
+    /// Start four ministries with synthetic data and show them exchange
+    Demo(demo::Args),
+    /// Call a service through a node by hand
+    Call(Box<call::Args>),
+    /// Query, watch and verify a node's log
+    Log(log::Args),
+    /// Keys and certificates of a federation
+    Pki(pki::Args),
+    /// The signed list of members, nodes, systems and services
+    Directory(directory::Args),
+}
+
+/// Runs the command; the error is what to tell the person who gave it.
+pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
+    match cli.command {
+        Command::Node(args) => node::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Call(args) => call::run(*args),
+        Command::Log(args) => log::run(args),
+        Command::Pki(args) => pki::run(args),
+        Command::Directory(args) => directory::run(args),
+    }
+}

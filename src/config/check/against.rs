@@ -1,0 +1,179 @@
+//! Own files compared with the directory in force and the services' types.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+
+use crate::config::NodeConfig;
+use crate::config::document::{Problem, Severity, Step};
+use crate::config::grants::Placed;
+use crate::policy::{Consumer, Grant, Methods, Providers, Rule};
+use crate::schema::{Catalogue, ServiceOffer};
+use crate::trust::directory::Directory;
+use crate::trust::identity::{MemberId, SystemId};
+use crate::trust::note::Signer;
+
+/// Far more than any service's types.
+const LARGEST_SET: u64 = 64 << 20;
+
+/// This node must be in the directory, with the log key that it has.
+pub(super) fn check_this_node(
+    config: &NodeConfig,
+    directory: &Directory,
+    signer: Option<&Signer>,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(node) = directory.node(&config.node.member, &config.node.name) else {
+        let what = format!("directory version {} does not list {}", directory.version, config.identity());
+        let remedy = "correct node.member or node.name, or have the council list this node";
+        problems.push(config.problem(&[Step::Key("node"), Step::Key("name")], what, remedy));
+        return;
+    };
+    if let Some(signer) = signer
+        && signer.verifier() != node.log_key
+    {
+        let what = format!(
+            "its public key is {}, and directory version {} has {}",
+            signer.verifier(),
+            directory.version,
+            node.log_key
+        );
+        let remedy = "use the key that belongs to the listed one, or have the council list this one";
+        problems.push(config.problem(&[Step::Key("log"), Step::Key("key")], what, remedy));
+    }
+}
+
+/// The types of all services of the directory whose descriptor sets are there.
+pub(super) fn read_catalogue(config: &NodeConfig, directory: &Directory, problems: &mut Vec<Problem>) -> Catalogue {
+    let field = [Step::Key("directory"), Step::Key("descriptors")];
+    let folder = &config.directory.descriptors;
+    let mut sets: HashMap<[u8; 32], Bytes> = HashMap::new();
+    for digest in directory.services.iter().map(|service| service.descriptors).collect::<BTreeSet<_>>() {
+        let file = folder.join(format!("{}.binpb", hex::encode(digest)));
+        // One that is not there is the catalogue's to tell.
+        let Ok(size) = std::fs::metadata(&file).map(|metadata| metadata.len()) else { continue };
+        let bytes = if size > LARGEST_SET {
+            Err(format!("has {size} bytes, more than {LARGEST_SET}"))
+        } else {
+            std::fs::read(&file).map_err(|error| format!("cannot be read: {error}"))
+        };
+        match bytes {
+            Ok(bytes) => drop(sets.insert(digest, bytes.into())),
+            Err(what) => {
+                let what = format!("{} {what}", file.display());
+                problems.push(config.problem(&field, what, "fetch it again").with(Severity::Mismatch));
+            }
+        }
+    }
+    let catalogue = Catalogue::new(directory.services.iter().map(ServiceOffer::from), &sets);
+    for problem in catalogue.problems() {
+        let remedy = format!("put the set that the directory names in {}", folder.display());
+        problems.push(config.problem(&field, problem.to_string(), remedy).with(Severity::Mismatch));
+    }
+    catalogue
+}
+
+/// What the federation knows.
+pub(super) struct Facts<'a> {
+    pub(super) directory: &'a Directory,
+    pub(super) catalogue: &'a Catalogue,
+}
+
+impl Facts<'_> {
+    /// Grants to unknown parties, for unknown services and methods.
+    pub(super) fn check_grants(&self, grants: &[Placed<Grant>], problems: &mut Vec<Problem>) {
+        for placed in grants {
+            let grant = &placed.value;
+            match &grant.consumer {
+                Consumer::System(system) => self.check_system(placed, "consumer", system, problems),
+                Consumer::Member(member) => self.check_member(placed, "consumer", member, problems),
+            }
+            self.check_system(placed, "provider", &grant.provider, problems);
+            if !self.directory.providers_of(&grant.service).contains(&&grant.provider) {
+                let what = format!("{} does not provide {}", grant.provider, grant.service);
+                problems.push(placed.mismatch("service", what, "correct it, or have the council list the service"));
+            } else {
+                let providers = Providers::System(grant.provider.clone());
+                self.check_methods(placed, &providers, &grant.service, &grant.methods, problems);
+            }
+        }
+    }
+
+    /// Outbound rules for unknown systems, providers, services and methods.
+    pub(super) fn check_outbound(&self, rules: &[Placed<Rule>], problems: &mut Vec<Problem>) {
+        for placed in rules {
+            let rule = &placed.value;
+            self.check_system(placed, "system", &rule.system, problems);
+            match &rule.providers {
+                Providers::Any => {}
+                Providers::Member(member) => self.check_member(placed, "provider", member, problems),
+                Providers::System(system) => self.check_system(placed, "provider", system, problems),
+            }
+            let Some(service) = &rule.service else { continue };
+            if !self.directory.providers_of(service).iter().any(|provider| rule.providers.contains(provider)) {
+                let what = format!("no such provider offers {service}");
+                problems.push(placed.mismatch("service", what, "correct it, or remove the rule"));
+            } else {
+                self.check_methods(placed, &rule.providers, service, &rule.methods, problems);
+            }
+        }
+    }
+
+    /// A back-end for each system of this member that provides something, and none for others.
+    pub(super) fn check_backends(&self, config: &NodeConfig, problems: &mut Vec<Problem>) {
+        let own = self.directory.services.iter().map(|service| &service.provider);
+        let providing: BTreeSet<&str> =
+            own.filter(|provider| *provider.member() == config.node.member).map(SystemId::name).collect();
+        for name in &providing {
+            if !config.backends.contains_key(*name) {
+                let what =
+                    format!("the directory lists services of {}/{name}, and there is no back-end", config.node.member);
+                let remedy = format!("add [backends.{name}] with its endpoint");
+                problems.push(config.problem(&[Step::Key("backends")], what, remedy).with(Severity::Mismatch));
+            }
+        }
+        for name in config.backends.keys().filter(|name| !providing.contains(name.as_str())) {
+            let what = format!("the directory lists no service of {}/{name}", config.node.member);
+            let problem = config.problem(
+                &[Step::Key("backends"), Step::Key(name)],
+                what,
+                "correct the name, remove it, or have the council list its services",
+            );
+            problems.push(problem.with(Severity::Mismatch));
+        }
+    }
+
+    fn check_system<T>(&self, placed: &Placed<T>, field: &str, system: &SystemId, problems: &mut Vec<Problem>) {
+        if !self.directory.has_system(system) {
+            let what = format!("the directory does not list the system {system}");
+            problems.push(placed.mismatch(field, what, "correct it, or have the council list the system"));
+        }
+    }
+
+    fn check_member<T>(&self, placed: &Placed<T>, field: &str, member: &MemberId, problems: &mut Vec<Problem>) {
+        if self.directory.member(member).is_none() {
+            let what = format!("the directory does not list the member {member}");
+            problems.push(placed.mismatch(field, what, "correct it, or have the council list the member"));
+        }
+    }
+
+    /// Named methods must be among those of a provider whose types are known.
+    fn check_methods<T>(
+        &self,
+        placed: &Placed<T>,
+        providers: &Providers,
+        service: &str,
+        methods: &Methods,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Methods::Named(names) = methods else { return };
+        let Some(known) = self.catalogue.service(service) else { return };
+        let offers: Vec<_> = known.offers().iter().filter(|offer| providers.contains(&offer.provider)).collect();
+        for name in names {
+            if !offers.is_empty() && !offers.iter().any(|offer| offer.method(name).is_some()) {
+                let what = format!("{service} has no method {name}");
+                problems.push(placed.mismatch("methods", what, "correct its name, or remove it"));
+            }
+        }
+    }
+}

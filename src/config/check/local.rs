@@ -1,0 +1,244 @@
+//! The node's own files and addresses.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::LoadedBackend;
+use crate::config::NodeConfig;
+use crate::config::document::{ConfigError, Problem, Severity, Step};
+use crate::trust::certificate::{Anchors, Usage};
+use crate::trust::directory::{Mirror, SourceOptions};
+use crate::trust::identity::SystemId;
+use crate::trust::note::{Signer, Verifier};
+use crate::trust::tls::{Credentials, TlsError, server_config};
+
+/// From when on an operator is told that a certificate ends.
+const EXPIRES_SOON_DAYS: i64 = 14;
+
+pub(super) struct OwnTls {
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) anchors: Arc<Anchors>,
+    pub(super) server_tls: Arc<ServerConfig>,
+    pub(super) until_unix: i64,
+}
+
+pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<Problem>) {
+    let listen = &config.listen;
+    let listeners = [("systems", listen.systems), ("nodes", listen.nodes), ("admin", listen.admin)];
+    for (index, (name, address)) in listeners.iter().enumerate() {
+        if let Some((other, _)) = listeners[..index].iter().find(|(_, other)| collide(*other, *address)) {
+            let what = format!("{address} is also listen.{other}'s");
+            problems.push(config.problem(&steps("listen", name), what, "give each listener its own port"));
+        }
+    }
+    if !listen.admin.ip().is_loopback() && !listen.admin_public {
+        let what = format!("{} is reached from other machines, in the clear", listen.admin);
+        let remedy = "use 127.0.0.1 or [::1], or set listen.admin_public = true";
+        problems.push(config.problem(&steps("listen", "admin"), what, remedy));
+    }
+    if let Err(error) = writable(&config.node.data) {
+        problems.extend(unwritable(config, &config.node.data, &error).problems);
+    }
+    private(config, "log", "key", &config.log.key, problems);
+    if config.log.refuse_free > config.log.warn_free {
+        let what = "is more than log.warn_free: the node would refuse before it warns";
+        problems.push(config.problem(&steps("log", "refuse_free"), what, "make it less than log.warn_free"));
+    }
+}
+
+/// Credentials and anchors that fit together and are this node's.
+pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut Vec<Problem>) -> Option<OwnTls> {
+    let anchors = match Anchors::load(&config.tls.roots, &config.tls.crls) {
+        Ok(anchors) => Some(Arc::new(anchors)),
+        Err(error) => {
+            let remedy = "give PEM files: root certificates, and the CRLs of the CAs under them";
+            problems.push(config.problem(&steps("tls", "roots"), error.to_string(), remedy));
+            None
+        }
+    };
+    for crl in anchors.iter().flat_map(|anchors| anchors.crls()) {
+        if crl.next_update_unix <= now.unix_timestamp() {
+            let what = format!("the CRL of {} has expired: nobody under that CA is let in", crl.issuer);
+            let problem = config.problem(&steps("tls", "crls"), what, "fetch the CA's current CRL");
+            problems.push(problem.with(Severity::Mismatch));
+        }
+    }
+    let credentials = Credentials::load(&config.tls.certificate, &config.tls.key)
+        .map_err(|error| {
+            let (field, remedy) = match error {
+                TlsError::Certificate(_) => ("certificate", "give the node's chain, leaf first, in PEM"),
+                TlsError::KeyMismatch { .. } => ("key", "give the key with which the certificate was issued"),
+                TlsError::Key { .. } | TlsError::Tls(_) => ("key", "give the certificate's private key, in PEM"),
+            };
+            problems.push(config.problem(&steps("tls", field), error.to_string(), remedy));
+        })
+        .ok();
+    private(config, "tls", "key", &config.tls.key, problems);
+    let (credentials, anchors) = (credentials?, anchors?);
+
+    let certificate = steps("tls", "certificate");
+    let mut until_unix = None;
+    for usage in [Usage::Server, Usage::Client] {
+        match anchors.verify_peer(credentials.chain(), usage, UnixTime::now()) {
+            Ok(peer) if peer.identity != config.identity() => {
+                let what = format!("speaks for {}, and this node is {}", peer.identity, config.identity());
+                let remedy = "use this node's certificate, or correct node.member and node.name";
+                problems.push(config.problem(&certificate, what, remedy));
+                return None;
+            }
+            Ok(peer) => until_unix = Some(peer.not_after_unix),
+            Err(error) => {
+                let what = format!("does not hold under tls.roots and tls.crls: {error}");
+                let remedy = "have the member's CA issue a current node certificate (kopuro pki issue)";
+                problems.push(config.problem(&certificate, what, remedy));
+                return None;
+            }
+        }
+    }
+    let until_unix = until_unix?;
+    let days_left = (until_unix - now.unix_timestamp()) / 86_400;
+    if days_left < EXPIRES_SOON_DAYS {
+        let problem = config.problem(&certificate, format!("ends in {days_left} days"), "have a new one issued");
+        problems.push(problem.with(Severity::Notice));
+    }
+    let credentials = Arc::new(credentials);
+    match server_config(&credentials, &anchors) {
+        Ok(server_tls) => Some(OwnTls { credentials, anchors, server_tls, until_unix }),
+        Err(error) => {
+            problems.push(config.problem(&certificate, error.to_string(), "have a new one issued"));
+            None
+        }
+    }
+}
+
+/// The key that signs the log's checkpoints.
+pub(in crate::config) fn log_signer(config: &NodeConfig) -> Result<Signer, ConfigError> {
+    let remedy = "give the file that `kopuro directory keygen` wrote for this node's log";
+    let problem = |what: String| ConfigError::from(config.problem(&steps("log", "key"), what, remedy));
+    let text = std::fs::read_to_string(&config.log.key)
+        .map_err(|error| problem(format!("{} cannot be read: {error}", config.log.key.display())))?;
+    let text = Zeroizing::new(text);
+    Signer::from_encoded(&text).map_err(|error| problem(format!("{}: {error}", config.log.key.display())))
+}
+
+/// Options of the directory's source; none where a mirror, key or threshold is wrong.
+pub(super) fn source_options(
+    config: &NodeConfig,
+    last_good: PathBuf,
+    problems: &mut Vec<Problem>,
+) -> Option<SourceOptions> {
+    let before = problems.len();
+    let source = &config.directory;
+    let mut mirrors = Vec::new();
+    for (index, mirror) in source.mirrors.iter().enumerate() {
+        match mirror.parse::<Mirror>() {
+            Ok(mirror) => mirrors.push(mirror),
+            Err(error) => {
+                let field = [Step::Key("directory"), Step::Key("mirrors"), Step::Index(index)];
+                problems.push(config.problem(&field, error.to_string(), "write a file's path or https://host/path"));
+            }
+        }
+    }
+    if source.mirrors.is_empty() {
+        let remedy = "name at least one file or https:// address";
+        problems.push(config.problem(&steps("directory", "mirrors"), "is empty", remedy));
+    }
+    let mut council: Vec<Verifier> = Vec::new();
+    for (index, key) in source.council.iter().enumerate() {
+        let field = [Step::Key("directory"), Step::Key("council"), Step::Index(index)];
+        match key.parse::<Verifier>() {
+            Ok(key) if council.contains(&key) => {
+                problems.push(config.problem(&field, format!("{} is listed twice", key.name()), "keep one"));
+            }
+            Ok(key) => council.push(key),
+            Err(error) => {
+                let remedy = "write a public key, as `kopuro directory keygen` prints it";
+                problems.push(config.problem(&field, error.to_string(), remedy));
+            }
+        }
+    }
+    if source.threshold == 0 || source.threshold > source.council.len() {
+        let what = format!("{} of {} council keys", source.threshold, source.council.len());
+        let remedy = "write at least 1 and at most as many as there are keys";
+        problems.push(config.problem(&steps("directory", "threshold"), what, remedy));
+    }
+    (problems.len() == before).then(|| SourceOptions {
+        mirrors,
+        council,
+        threshold: source.threshold,
+        last_good,
+        extra_roots: source.roots.clone(),
+    })
+}
+
+pub(super) fn read_backends(
+    config: &NodeConfig,
+    anchors: Option<&Arc<Anchors>>,
+    problems: &mut Vec<Problem>,
+) -> HashMap<SystemId, LoadedBackend> {
+    let mut backends = HashMap::new();
+    for (name, backend) in &config.backends {
+        let table = [Step::Key("backends"), Step::Key(name)];
+        let system = match config.node.member.system(name) {
+            Ok(system) => system,
+            Err(error) => {
+                let remedy = "name the table after the system, as [backends.civil-registry]";
+                problems.push(config.problem(&table, error.to_string(), remedy));
+                continue;
+            }
+        };
+        let anchors = match &backend.ca {
+            None => anchors.cloned(),
+            Some(ca) => match Anchors::load(std::slice::from_ref(ca), &[]) {
+                Ok(anchors) => Some(Arc::new(anchors)),
+                Err(error) => {
+                    let field = [table[0], table[1], Step::Key("ca")];
+                    problems.push(config.problem(&field, error.to_string(), "give a PEM file of root certificates"));
+                    None
+                }
+            },
+        };
+        if let Some(anchors) = anchors {
+            backends.insert(system, LoadedBackend { endpoint: backend.endpoint.clone(), anchors });
+        }
+    }
+    backends
+}
+
+pub(super) fn unwritable(config: &NodeConfig, path: &Path, error: &std::io::Error) -> ConfigError {
+    let what = format!("{} cannot be used: {error}", path.display());
+    config.problem(&steps("node", "data"), what, "name a folder that the node may read and write").into()
+}
+
+/// Tells where a key file can be read by others. Not an error: some orchestrators mount secrets so.
+fn private(config: &NodeConfig, table: &str, field: &str, file: &Path, problems: &mut Vec<Problem>) {
+    let open = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
+    if open {
+        let what = format!("{} can be read by others on this machine", file.display());
+        let problem = config.problem(&steps(table, field), what, format!("chmod 600 {}", file.display()));
+        problems.push(problem.with(Severity::Notice));
+    }
+}
+
+/// Whether the folder, or where it is yet to be made the one above it, takes a file. Leaves nothing behind.
+fn writable(folder: &Path) -> std::io::Result<()> {
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or_else(|| Path::new("."));
+    tempfile::tempfile_in(existing).map(drop)
+}
+
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_ip
+}
+
+fn steps<'a>(table: &'a str, field: &'a str) -> [Step<'a>; 2] {
+    [Step::Key(table), Step::Key(field)]
+}

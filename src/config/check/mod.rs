@@ -1,0 +1,188 @@
+//! Everything that `node.toml` refers to, read and compared; all problems, not the first.
+
+mod against;
+mod local;
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use time::OffsetDateTime;
+
+use super::document::{ConfigError, Problem, Severity, Step};
+use super::grants::{read_grants, read_outbound};
+use super::{Endpoint, NodeConfig};
+use crate::policy::{Grants, Outbound};
+use crate::schema::Catalogue;
+use crate::trust::certificate::Anchors;
+use crate::trust::directory::{Directory, SignedDirectory, Source};
+use crate::trust::identity::SystemId;
+use crate::trust::tls::Credentials;
+
+pub(super) use local::log_signer;
+
+/// How long a start waits for the directory's mirrors.
+const FIRST_POLL: Duration = Duration::from_secs(30);
+
+/// What a node works with, from files that have been checked. Immutable: a reload makes a new one.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The node's certificate and key.
+    pub credentials: Arc<Credentials>,
+    /// Whom it trusts.
+    pub anchors: Arc<Anchors>,
+    /// For both TLS listeners.
+    pub server_tls: Arc<ServerConfig>,
+    /// The last second at which the node's own chain is valid.
+    pub certificate_until_unix: i64,
+    /// The directory in force.
+    pub directory: Arc<Directory>,
+    /// Its services' types.
+    pub catalogue: Arc<Catalogue>,
+    /// What others may call here.
+    pub grants: Arc<Grants>,
+    /// What own systems may call.
+    pub outbound: Arc<Outbound>,
+    /// Own systems, and where they listen.
+    pub backends: HashMap<SystemId, LoadedBackend>,
+    /// What does not fit but does not stop the node: to be logged.
+    pub warnings: Vec<Problem>,
+}
+
+/// Where a back-end listens, and who vouches for it.
+#[derive(Debug, Clone)]
+pub struct LoadedBackend {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// What its certificate is verified against.
+    pub anchors: Arc<Anchors>,
+}
+
+/// Checks everything that a start would, asks the directory's mirrors too, and leaves nothing behind.
+pub async fn check(config: &NodeConfig) -> Result<Loaded, ConfigError> {
+    let mut problems = Vec::new();
+    local::check_addresses_and_data(config, &mut problems);
+    // The running node's last good directory is read, and never written, from here.
+    let aside = tempfile::tempdir().map_err(|error| local::unwritable(config, &std::env::temp_dir(), &error))?;
+    let last_good = aside.path().join("directory.note");
+    if let Err(error) = std::fs::copy(config.last_good_directory(), &last_good)
+        && error.kind() != ErrorKind::NotFound
+    {
+        problems.extend(local::unwritable(config, &config.last_good_directory(), &error).problems);
+    }
+    open_and_inspect(config, last_good, problems).await.map(|(_, loaded)| loaded)
+}
+
+/// Checks everything for a start: makes the data folder, opens the directory's source, asks its mirrors, compares.
+pub async fn open(config: &NodeConfig) -> Result<(Source, Loaded), ConfigError> {
+    let mut problems = Vec::new();
+    let data = &config.node.data;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.map_err(|error| local::unwritable(config, data, &error))?;
+    local::check_addresses_and_data(config, &mut problems);
+    open_and_inspect(config, config.last_good_directory(), problems).await
+}
+
+async fn open_and_inspect(
+    config: &NodeConfig,
+    last_good: PathBuf,
+    mut problems: Vec<Problem>,
+) -> Result<(Source, Loaded), ConfigError> {
+    let source = open_source(config, last_good, &mut problems).await;
+    let directory = source.as_ref().and_then(|source| source.current(OffsetDateTime::now_utc()));
+    let loaded = inspect(config, directory, None, problems)?;
+    // Without a source there was a problem, and so no `loaded`.
+    source.map(|source| (source, loaded)).ok_or(ConfigError { problems: Vec::new() })
+}
+
+/// Checks again what a running node takes up: certificates, CRLs, this directory, descriptors, grants, outbound list.
+/// Grants that have not changed since `previous` keep their counts.
+pub fn recheck(
+    config: &NodeConfig,
+    directory: &SignedDirectory,
+    previous: Option<&Loaded>,
+) -> Result<Loaded, ConfigError> {
+    inspect(config, Some(directory), previous, Vec::new())
+}
+
+fn inspect(
+    config: &NodeConfig,
+    directory: Option<&SignedDirectory>,
+    previous: Option<&Loaded>,
+    mut problems: Vec<Problem>,
+) -> Result<Loaded, ConfigError> {
+    let now = OffsetDateTime::now_utc();
+    let own = local::read_tls(config, now, &mut problems);
+    let signer = log_signer(config).map_err(|error| problems.extend(error.problems)).ok();
+    let grants = read_grants(&config.policy.grants, &config.node.member, &mut problems);
+    let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
+
+    let mut catalogue = Catalogue::default();
+    if let Some(SignedDirectory { directory, .. }) = directory {
+        against::check_this_node(config, directory, signer.as_ref(), &mut problems);
+        catalogue = against::read_catalogue(config, directory, &mut problems);
+        let facts = against::Facts { directory, catalogue: &catalogue };
+        facts.check_grants(&grants, &mut problems);
+        facts.check_outbound(&rules, &mut problems);
+        facts.check_backends(config, &mut problems);
+    }
+    let anchors = own.as_ref().map(|own| Arc::clone(&own.anchors));
+    let backends = local::read_backends(config, anchors.as_ref(), &mut problems);
+
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    let broken = problems.first().is_some_and(|worst| worst.severity == Severity::Error);
+    let (Some(own), Some(directory), false) = (own, directory, broken) else { return Err(ConfigError { problems }) };
+    let grants = grants.into_iter().map(|placed| placed.value).collect();
+    Ok(Loaded {
+        credentials: own.credentials,
+        anchors: own.anchors,
+        server_tls: own.server_tls,
+        certificate_until_unix: own.until_unix,
+        directory: Arc::new(directory.directory.clone()),
+        catalogue: Arc::new(catalogue),
+        grants: Arc::new(match previous {
+            Some(previous) => previous.grants.succeeded_by(grants),
+            None => Grants::new(grants),
+        }),
+        outbound: Arc::new(Outbound::new(rules.into_iter().map(|placed| placed.value).collect())),
+        backends,
+        warnings: problems,
+    })
+}
+
+/// The directory's source, its mirrors asked once. Mirrors that fail are a problem only where there is no last good
+/// directory to go on with.
+async fn open_source(config: &NodeConfig, last_good: PathBuf, problems: &mut Vec<Problem>) -> Option<Source> {
+    let options = local::source_options(config, last_good, problems)?;
+    let wrong = |what: String| {
+        let remedy = "correct the mirrors, the council keys or the threshold, or get a directory that they verify";
+        config.problem(&[Step::Key("directory"), Step::Key("mirrors")], what, remedy)
+    };
+    let now = OffsetDateTime::now_utc();
+    let mut source = match Source::open(options, now) {
+        Ok(source) => source,
+        Err(error) => {
+            problems.push(wrong(error.to_string()));
+            return None;
+        }
+    };
+    let failed = match tokio::time::timeout(FIRST_POLL, source.poll(now)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no mirror answered within {} s", FIRST_POLL.as_secs())),
+    };
+    let current = source.current(now);
+    match failed {
+        Some(what) if current.is_some() => {
+            problems.push(wrong(format!("{what}; going on with the last good directory")).with(Severity::Mismatch));
+        }
+        Some(what) => problems.push(wrong(what)),
+        None if current.is_none() => problems.push(wrong("no mirror has a directory in force".to_owned())),
+        None => {}
+    }
+    Some(source)
+}

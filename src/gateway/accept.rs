@@ -1,0 +1,278 @@
+//! Connections in: TCP, TLS 1.3 with a client certificate, HTTP/2, and who calls. Each step has a time limit, so that nobody holds a
+//! place by doing nothing; each listener has a limit of connections, and of those that have not said who they are.
+//!
+//! A connection lives as long as its certificate holds: when certificates, CRLs or roots are reloaded, every open connection is judged
+//! again by the new ones and cut if it fails; so is one whose certificate or CRL has expired, at the directory's next poll.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::UnixTime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Gateway;
+use super::body::{Answer, Arriving, BoxError};
+use super::own::{OwnAnswer, OwnServices};
+use super::refusal::Refusal;
+use super::strangers::{Stranger, Strangers};
+use super::untaken::Untaken;
+use super::upstream::{CONNECTION_WINDOW, STREAM_WINDOW, root_cause};
+use super::{consumer, leg, provider};
+use crate::log::entry::Side;
+use crate::telemetry::metrics::Listener as Role;
+use crate::trust::certificate::{PeerIdentity, Usage};
+use crate::trust::tls;
+
+/// What every HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// After a failed accept (no file descriptors left), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) peer: Arc<PeerIdentity>,
+    pub(super) address: SocketAddr,
+}
+
+/// A listener and what its connections need.
+pub(super) struct Listener {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) role: Role,
+    pub(super) own: OwnServices,
+    pub(super) strangers: Arc<Strangers>,
+    /// Places of those who have shaken hands.
+    pub(super) connections: Arc<Semaphore>,
+    /// Changes when certificates are to be judged again.
+    pub(super) reloaded: watch::Receiver<u64>,
+    /// No new connections and no new exchanges; running ones may end.
+    pub(super) drain: CancellationToken,
+    /// The end for those, too.
+    pub(super) abort: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Caller {
+    /// A certificate can expire while its connection is open.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let now = UnixTime::now().as_secs();
+        if u64::try_from(self.peer.not_after_unix).is_ok_and(|until| now <= until) {
+            Ok(())
+        } else {
+            Err(Refusal::certificate("it has expired"))
+        }
+    }
+}
+
+impl Listener {
+    /// Accepts until drained.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let this = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                () = this.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(listener = this.role.as_str(), %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = this.clone();
+            // Here and not in the task, so that their order is that of their coming.
+            let stranger = this.strangers.enter();
+            this.tasks.spawn(async move {
+                let open = connection.gateway.metrics.connections(connection.role);
+                open.increment(1.0);
+                if let Err(error) = connection.connection(stream, address, stranger).await {
+                    connection.gateway.metrics.connection_refused(connection.role, "handshake");
+                    tracing::info!(listener = connection.role.as_str(), %address, error = %root_cause(error.as_ref()), "connection refused");
+                }
+                open.decrement(1.0);
+            });
+        }
+    }
+
+    async fn connection(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        stranger: Stranger,
+    ) -> Result<(), BoxError> {
+        // From before the certificate is judged, so that no reload is missed.
+        let mut reloaded = self.reloaded.clone();
+        reloaded.mark_unchanged();
+        stream.set_nodelay(true)?;
+        let limit = self.gateway.limits.handshake_timeout;
+        let (io, peer) = tokio::select! {
+            shaken = tokio::time::timeout(limit, self.handshake(stream)) => {
+                shaken.map_err(|_| format!("no TLS and HTTP/2 handshake within {limit:?}"))??
+            }
+            () = stranger.pushed_out() => return Err("no handshake before many newer connections came".into()),
+        };
+        drop(stranger);
+        let Ok(_place) = self.connections.try_acquire() else {
+            tracing::warn!(listener = self.role.as_str(), peer = %peer.identity, "at the limit of connections: one was closed");
+            self.gateway.metrics.connection_refused(self.role, "limit");
+            return Ok(());
+        };
+        let caller = Arc::new(Caller { peer, address });
+        let untaken = Arc::new(Untaken::default());
+
+        let limits = &self.gateway.limits;
+        let service = service_fn(|request| {
+            let (this, caller, untaken) = (self.clone(), caller.clone(), untaken.clone());
+            // Boxed: hyper moves a call's future several times before it runs, and ours is large.
+            Box::pin(async move {
+                let response = this.call(&caller, request).await;
+                Ok::<_, std::convert::Infallible>(response.map(|answer| answer.given(&untaken)))
+            })
+        });
+        let connection = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(limits.streams_per_connection.get())
+            .max_header_list_size(u32::try_from(limits.metadata).unwrap_or(u32::MAX))
+            .keep_alive_interval(limits.keepalive_interval)
+            .keep_alive_timeout(limits.keepalive_timeout)
+            .serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
+        let patience = limits.request_body_timeout;
+        let mut tick = tokio::time::interval_at(Instant::now() + patience, patience);
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = %caller.peer.identity, error = %root_cause(&error), "connection ended");
+                    }
+                    return Ok(());
+                }
+                () = self.abort.cancelled() => return Ok(()),
+                _ = tick.tick() => {
+                    if !untaken.tick() {
+                        tracing::warn!(peer = %caller.peer.identity, "closing a connection that does not take its answers");
+                        return Ok(());
+                    }
+                }
+                () = self.drain.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Ok(()) = reloaded.changed() => {
+                    if let Err(error) = self.judge(&caller) {
+                        tracing::warn!(peer = %caller.peer.identity, serial = %caller.peer.serial_hex, %error,
+                            "closing a connection whose certificate is no longer valid");
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handshake<T>(
+        &self,
+        stream: T,
+    ) -> Result<(Rewound<tokio_rustls::server::TlsStream<T>>, Arc<PeerIdentity>), BoxError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let acceptor = TlsAcceptor::from(self.gateway.view().server.clone());
+        let mut stream = acceptor.accept(stream).await.map_err(|error| tls::explain(&error))?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let peer = self.gateway.view().anchors.verify_peer(chain, Usage::Client, UnixTime::now())?;
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).await?;
+        if preface != *PREFACE {
+            return Err("it does not begin as HTTP/2 does".into());
+        }
+        Ok((Rewound { first: Bytes::from_static(PREFACE), inner: stream }, Arc::new(peer)))
+    }
+
+    fn judge(&self, caller: &Caller) -> Result<(), crate::trust::certificate::CertificateError> {
+        self.gateway.view().anchors.verify_peer(&caller.peer.chain, Usage::Client, UnixTime::now()).map(drop)
+    }
+
+    async fn call(&self, caller: &Arc<Caller>, request: Request<Incoming>) -> Response<Answer> {
+        if self.own.serves(self.role, request.uri().path()) {
+            if let Err(refusal) = caller.check() {
+                return leg::respond(
+                    refusal.to_trailers(Side::Consumer),
+                    Answer::Whole(super::body::Whole::default(), None),
+                );
+            }
+            let answer = self.own.call(caller, request.map(Arriving::Wire)).await;
+            return answer.map(|body| Answer::Own(OwnAnswer::new(body, self.drain.clone())));
+        }
+        match self.role {
+            Role::Systems => consumer::consume(&self.gateway, caller, request).await,
+            Role::Nodes => provider::provide(&self.gateway, caller, request).await,
+        }
+    }
+}
+
+/// A stream whose first bytes were read ahead, to be read again.
+struct Rewound<T> {
+    first: Bytes,
+    inner: T,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let taken = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..taken]);
+        self.first.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

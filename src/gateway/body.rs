@@ -1,0 +1,334 @@
+//! The bodies that pass: what comes in, what goes on to the next hop, what goes back. Bytes are carried as they came, never
+//! copied; a [`Meter`] sees each chunk once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+use super::framing::{FramingError, Meter, Totals};
+use super::own::OwnAnswer;
+use super::refusal::Refusal;
+use super::untaken::{Given, Untaken};
+
+/// An error whose type the next hop does not need to know.
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that arrives: off the wire, or from this node's other half when both systems are its member's.
+#[derive(Debug)]
+pub(super) enum Arriving {
+    /// From a connection.
+    Wire(Incoming),
+    /// A request that this node sends to itself.
+    Request(Box<Outgoing>),
+    /// An answer that this node gives itself.
+    Answer(Box<Answer>),
+}
+
+/// A request's body on its way to the next hop.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// One message, collected.
+    Whole(Whole),
+    /// Messages as they come.
+    Stream(MeteredRequest),
+}
+
+/// An answer's body on its way back.
+pub(super) enum Answer {
+    /// At most one message, collected, and the trailers.
+    Whole(Whole, Option<HeaderMap>),
+    /// Frames from the task that follows the stream.
+    Stream(mpsc::Receiver<Frame<Bytes>>),
+    /// From one of the node's own services.
+    Own(OwnAnswer),
+}
+
+/// A collected message: its chunks as they came.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    // Nearly always the only one, and then nothing is allocated.
+    first: Option<Bytes>,
+    rest: VecDeque<Bytes>,
+    bytes: usize,
+    held: Option<Held>,
+    given: Option<Given>,
+}
+
+/// Bytes that a node may hold in collected messages, over all its exchanges.
+#[derive(Debug, Clone)]
+pub(super) struct Budget {
+    used: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    budget: Budget,
+    bytes: usize,
+}
+
+/// Why a body could not be collected.
+#[derive(Debug)]
+pub(super) enum CollectError {
+    /// Its framing is wrong.
+    Framing(FramingError),
+    /// The sender broke off.
+    Broken(BoxError),
+    /// The node holds too much already.
+    Budget,
+}
+
+/// A streamed request: carried on frame by frame, followed by a meter that the exchange's closing entry reads.
+#[derive(Debug)]
+pub(super) struct MeteredRequest {
+    inner: Arriving,
+    progress: Arc<Progress>,
+}
+
+/// What has passed of a streamed request, and what was wrong with it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    meter: Mutex<Meter>,
+    failure: OnceLock<Refusal>,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// On its way to the client of a connection.
+    pub(super) fn given(mut self, untaken: &Arc<Untaken>) -> Self {
+        if let Self::Whole(whole, _) = &mut self
+            && !whole.is_empty()
+        {
+            whole.given = Some(untaken.give());
+        }
+        self
+    }
+}
+
+// === impl Whole ===
+
+impl Whole {
+    /// Collects a body under its meter's limit: its chunks, what passed, its trailers.
+    pub(super) async fn collect<B>(
+        mut body: B,
+        limit: u32,
+        budget: &Budget,
+    ) -> Result<(Self, Totals, Option<HeaderMap>), CollectError>
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Unpin,
+    {
+        let mut meter = Meter::new(limit);
+        let mut whole = Self { held: Some(Held { budget: budget.clone(), bytes: 0 }), ..Self::default() };
+        let mut trailers = None;
+        while let Some(frame) = body.frame().await {
+            match frame.map_err(CollectError::Broken)?.into_data() {
+                Ok(data) => {
+                    meter.push(&data).map_err(CollectError::Framing)?;
+                    whole.push(data)?;
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        let totals = meter.finish().map_err(CollectError::Framing)?;
+        Ok((whole, totals, trailers))
+    }
+
+    fn push(&mut self, chunk: Bytes) -> Result<(), CollectError> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        if let Some(held) = &mut self.held {
+            held.add(chunk.len())?;
+        }
+        self.bytes += chunk.len();
+        if self.first.is_none() && self.rest.is_empty() {
+            self.first = Some(chunk);
+        } else {
+            self.rest.push_back(chunk);
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let chunk = self.first.take().or_else(|| self.rest.pop_front())?;
+        self.bytes -= chunk.len();
+        Some(chunk)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
+    }
+}
+
+impl Budget {
+    /// At most `limit` bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { used: Arc::default(), limit }
+    }
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) -> Result<(), CollectError> {
+        self.bytes += bytes;
+        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.budget.limit { Err(CollectError::Budget) } else { Ok(()) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+// === impl MeteredRequest ===
+
+impl MeteredRequest {
+    /// Follows `inner`, whose messages may have `limit` bytes each.
+    pub(super) fn new(inner: Arriving, limit: u32) -> (Self, Arc<Progress>) {
+        let progress = Arc::new(Progress { meter: Mutex::new(Meter::new(limit)), failure: OnceLock::new() });
+        (Self { inner, progress: progress.clone() }, progress)
+    }
+
+    fn fail(&self, refusal: Refusal) -> BoxError {
+        // The first failure is the cause; later ones follow from it.
+        let _ = self.progress.failure.set(refusal);
+        // hyper resets the stream with the code it finds: to the next hop this is a call that its caller gave up.
+        h2::Error::from(h2::Reason::CANCEL).into()
+    }
+}
+
+impl Progress {
+    /// What has passed so far.
+    pub(super) fn totals(&self) -> Totals {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).totals()
+    }
+
+    /// Bytes passed so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+
+    /// Why the request was cut off, if it was.
+    pub(super) fn failure(&self) -> Option<&Refusal> {
+        self.failure.get()
+    }
+}
+
+impl Body for MeteredRequest {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            let next = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+            let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
+            let problem = match &next {
+                None => meter.finish().err().map(|e| Refusal::framing(e, "request")),
+                Some(Err(error)) => Some(Refusal::request_broken(error)),
+                Some(Ok(frame)) => match frame.data_ref() {
+                    Some(data) => meter.push(data).err().map(|e| Refusal::framing(e, "request")),
+                    // gRPC requests have no trailers.
+                    None => continue,
+                },
+            };
+            drop(meter);
+            return Poll::Ready(match problem {
+                Some(refusal) => Some(Err(this.fail(refusal))),
+                None => next,
+            });
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // The framing is judged when the stream ends, so the end must be polled.
+        false
+    }
+}
+
+// === impl Body ===
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Wire(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Request(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Self::Answer(body) => Pin::new(body.as_mut()).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Wire(body) => body.is_end_stream(),
+            Self::Request(body) => body.is_end_stream(),
+            Self::Answer(body) => body.is_end_stream(),
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Poll::Ready(whole.pop().map(|chunk| Ok(Frame::data(chunk)))),
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_empty(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(whole, trailers) => {
+                Poll::Ready(whole.pop().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            }
+            Self::Stream(frames) => frames.poll_recv(cx).map(|frame| frame.map(Ok)),
+            Self::Own(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole, trailers) => whole.is_empty() && trailers.is_none(),
+            Self::Stream(_) => false,
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole(..) => "Whole",
+            Self::Stream(_) => "Stream",
+            Self::Own(_) => "Own",
+        })
+    }
+}

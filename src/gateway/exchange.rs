@@ -1,0 +1,365 @@
+//! One side's record of one exchange: what its entries say, and the rule that each is durable before anything moves.
+//!
+//! ```text
+//!            open()                      close()
+//!   New ───────────────▶ Open ──────────────────────────▶ Closed
+//!    │   REQUEST_SENT     │    RESPONSE_SENT / _RECEIVED
+//!    │   REQUEST_RECEIVED │
+//!    └── refuse() ──▶ Closed (REFUSED)
+//!                         └── fail(), or dropped ──▶ Closed (FAILED)
+//! ```
+//!
+//! An exchange that is dropped while open (its caller went away, a connection was cut) is closed as FAILED/CANCELLED. One that a
+//! crash leaves open is closed as FAILED/INTERRUPTED when the node comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::Gateway;
+use super::framing::Totals;
+use super::metadata::CallMetadata;
+use super::refusal::Refusal;
+use crate::log::Log;
+use crate::log::entry::{Draft, ExchangeKey, Kind, Outcome, Publication, Record, Side, Slot};
+use crate::telemetry::metrics::{NodeMetrics, Stage};
+use crate::trust::identity::MemberId;
+
+/// Where entries go.
+#[derive(Debug, Clone)]
+pub(super) enum Recorder {
+    /// The node's log; an entry waits at most this long.
+    Log(Log, Duration),
+    /// Nowhere: only the benchmark's, to measure the data path alone.
+    Off,
+}
+
+impl Recorder {
+    /// Returns when the entry is durable.
+    pub(super) async fn append(&self, draft: Draft) -> Result<(), Refusal> {
+        let Self::Log(log, limit) = self else { return Ok(()) };
+        Self::append_sealed(log, *limit, draft.seal()).await
+    }
+
+    async fn append_sealed(log: &Log, limit: Duration, record: Record) -> Result<(), Refusal> {
+        match tokio::time::timeout(limit, log.append(record)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Refusal::log_unavailable(error)),
+            Err(_) => Err(Refusal::log_unavailable(format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// For those who cannot wait: the entry follows as soon as the log takes it.
+    fn append_later(&self, draft: Draft, running: TaskTrackerToken) {
+        let Self::Log(log, limit) = self else { return };
+        let record = draft.seal();
+        if log.append_detached(record.clone()).is_ok() {
+            return;
+        }
+        // The queue is full: wait for room on a task of its own. Without a runtime the node is gone, and its next start
+        // closes the exchange.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (log, limit) = (log.clone(), *limit);
+            runtime.spawn(async move {
+                let _ = Self::append_sealed(&log, limit, record).await;
+                drop(running);
+            });
+        }
+    }
+}
+
+/// Publication class as the grant gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Class {
+    pub(super) publication: Publication,
+    pub(super) delay_days: u32,
+}
+
+impl Class {
+    pub(super) const PUBLIC: Self = Self { publication: Publication::Public, delay_days: 0 };
+
+    /// The one that publishes less.
+    pub(super) fn stricter(self, other: Self) -> Self {
+        let rank = |class: &Self| (class.publication as i32, class.delay_days);
+        if rank(&other) > rank(&self) { other } else { self }
+    }
+}
+
+impl From<crate::policy::Publication> for Class {
+    fn from(publication: crate::policy::Publication) -> Self {
+        match publication {
+            crate::policy::Publication::Public => Self::PUBLIC,
+            crate::policy::Publication::Delayed { days } => {
+                Self { publication: Publication::Delayed, delay_days: days }
+            }
+            crate::policy::Publication::Sealed => Self { publication: Publication::Sealed, delay_days: 0 },
+        }
+    }
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.publication {
+            Publication::Sealed => f.write_str("sealed"),
+            Publication::Delayed => write!(f, "delayed {}", self.delay_days),
+            _ => f.write_str("public"),
+        }
+    }
+}
+
+impl std::str::FromStr for Class {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once(' ') {
+            None if text == "public" => Ok(Self::PUBLIC),
+            None if text == "sealed" => Ok(Self { publication: Publication::Sealed, delay_days: 0 }),
+            Some(("delayed", days)) => {
+                Ok(Self { publication: Publication::Delayed, delay_days: days.parse().map_err(|_| ())? })
+            }
+            _ => Err(()),
+        }
+    }
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    pub(super) outcome: Outcome,
+    pub(super) code: i32,
+    /// With the side at fault; of refusals and failures only.
+    pub(super) reason: Option<(String, Side)>,
+    pub(super) request: Totals,
+    pub(super) response: Option<Totals>,
+}
+
+/// One side's record of one exchange.
+pub(super) struct Exchange {
+    recorder: Recorder,
+    side: Side,
+    state: State,
+    pub(super) id: Uuid,
+    key: ExchangeKey,
+    pub(super) consumer: String,
+    pub(super) provider: String,
+    pub(super) service: String,
+    pub(super) method: String,
+    pub(super) legal_basis: String,
+    pub(super) class: Class,
+    private: Vec<(Slot, zeroize::Zeroizing<Vec<u8>>)>,
+    request: Totals,
+    metrics: Arc<NodeMetrics>,
+    /// The node's log stays open as long as this lives.
+    running: TaskTrackerToken,
+    began: Instant,
+    /// Of consumer and provider, once both are known: labels of metrics.
+    pub(super) members: Option<(MemberId, MemberId)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Open,
+    Closed,
+}
+
+impl Exchange {
+    /// An exchange of which nothing is recorded yet.
+    pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String) -> Self {
+        gateway.metrics.in_flight().increment(1.0);
+        Self {
+            recorder: gateway.recorder.clone(),
+            metrics: gateway.metrics.clone(),
+            running: gateway.exchanges.token(),
+            began: Instant::now(),
+            members: None,
+            side,
+            state: State::New,
+            id,
+            key: ExchangeKey::generate(),
+            consumer: String::new(),
+            provider: String::new(),
+            service: String::new(),
+            method: String::new(),
+            legal_basis: String::new(),
+            class: Class::PUBLIC,
+            private: vec![(Slot::Address, zeroize::Zeroizing::new(address.into_bytes()))],
+            request: Totals::default(),
+        }
+    }
+
+    /// Takes what the caller said about the person, the official and the case.
+    pub(super) fn set_call(&mut self, call: &CallMetadata) {
+        for (slot, value) in [(Slot::Subject, &call.subject), (Slot::User, &call.user), (Slot::Case, &call.case)] {
+            if let Some(value) = value {
+                self.private.push((slot, zeroize::Zeroizing::new(value.clone().into_bytes())));
+            }
+        }
+    }
+
+    /// What has passed of a streamed request, for the closing entry of an exchange that fails.
+    pub(super) fn set_request(&mut self, request: Totals) {
+        self.request = request;
+    }
+
+    /// The side whose record this is.
+    pub(super) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether it has an opening entry and no closing one.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Returns when the opening entry is durable: now the request may leave. A streamed request has no digest yet.
+    pub(super) async fn open(&mut self, request: Option<Totals>) -> Result<(), Refusal> {
+        let kind = if self.side == Side::Consumer { Kind::RequestSent } else { Kind::RequestReceived };
+        let mut draft = self.draft(kind);
+        if let Some(totals) = request {
+            self.request = totals;
+            draft.set(Slot::RequestDigest, totals.digest);
+            draft.set(Slot::Sizes, sizes(&totals, None));
+        }
+        // Open from here: if this wait is cut short the entry may still become durable, and must then be closed.
+        self.state = State::Open;
+        self.append(draft).await
+    }
+
+    /// Returns when the closing entry is durable: now the answer may leave.
+    pub(super) async fn close(&mut self, ending: Ending) -> Result<(), Refusal> {
+        let kind = if self.side == Side::Consumer { Kind::ResponseReceived } else { Kind::ResponseSent };
+        self.metrics.request_bytes(ending.request.bytes);
+        self.metrics.response_bytes(ending.response.map_or(0, |response| response.bytes));
+        let draft = self.ending(kind, ending);
+        self.state = State::Closed;
+        self.append(draft).await
+    }
+
+    /// Returns when the entry is durable that says why nothing passed (REFUSED), or why it came to no answer (FAILED).
+    pub(super) async fn end(&mut self, refusal: &Refusal) -> Result<(), Refusal> {
+        let kind = if self.is_open() { Kind::Failed } else { Kind::Refused };
+        let draft = self.ending(kind, self.refused(refusal));
+        self.state = State::Closed;
+        self.append(draft).await
+    }
+
+    async fn append(&self, draft: Draft) -> Result<(), Refusal> {
+        let began = Instant::now();
+        let appended = self.recorder.append(draft).await;
+        self.metrics.stage(Stage::Durable, began.elapsed());
+        appended
+    }
+
+    fn count(&self, ending: &Ending) {
+        let (outcome, of_provider) = match ending.outcome {
+            Outcome::Ok => ("ok", false),
+            Outcome::Error => ("error", false),
+            Outcome::Refused => ("refused", true),
+            Outcome::Failed | Outcome::Unspecified => ("failed", true),
+        };
+        if let Some((consumer, provider)) = &self.members {
+            self.metrics.exchange_ended(consumer, provider, outcome);
+        }
+        self.metrics.exchange_took(self.side == Side::Provider, self.began.elapsed());
+        if let (true, Some((reason, side))) = (of_provider, &ending.reason) {
+            let side = if *side == Side::Provider { "provider" } else { "consumer" };
+            self.metrics.refused(side, reason);
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Ending {
+        Ending {
+            outcome: if self.is_open() { Outcome::Failed } else { Outcome::Refused },
+            code: refusal.code as i32,
+            reason: Some((refusal.reason.to_owned(), self.side)),
+            request: self.request,
+            response: None,
+        }
+    }
+
+    fn ending(&self, kind: Kind, ending: Ending) -> Draft {
+        self.count(&ending);
+        let mut draft = self.draft(kind);
+        draft.outcome = ending.outcome;
+        draft.grpc_status = ending.code.unsigned_abs();
+        if let Some((reason, side)) = ending.reason {
+            draft.reason = reason;
+            draft.side = side;
+        }
+        if ending.request != Totals::default() {
+            draft.set(Slot::RequestDigest, ending.request.digest);
+            draft.set(Slot::Sizes, sizes(&ending.request, ending.response.as_ref()));
+        }
+        if let Some(response) = ending.response {
+            draft.set(Slot::ResponseDigest, response.digest);
+        }
+        draft
+    }
+
+    fn draft(&self, kind: Kind) -> Draft {
+        let mut draft = Draft::new(kind, self.id, unix_ms(), &self.key);
+        draft.consumer.clone_from(&self.consumer);
+        draft.provider.clone_from(&self.provider);
+        draft.service.clone_from(&self.service);
+        draft.method.clone_from(&self.method);
+        draft.legal_basis.clone_from(&self.legal_basis);
+        draft.publication = self.class.publication;
+        draft.delay_days = self.class.delay_days;
+        for (slot, value) in &self.private {
+            draft.set(*slot, value.to_vec());
+        }
+        draft
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.metrics.in_flight().decrement(1.0);
+        if self.is_open() {
+            let draft = self.ending(Kind::Failed, self.refused(&Refusal::cancelled()));
+            self.recorder.append_later(draft, self.running.clone());
+        }
+    }
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange")
+            .field("id", &self.id)
+            .field("side", &self.side)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The node's clock, milliseconds since the Unix epoch.
+pub(super) fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Closes an exchange that a crash left open.
+pub(super) fn interrupted(opening: &crate::log::entry::Entry, id: Uuid) -> Record {
+    let side = if opening.kind() == Kind::RequestSent { Side::Consumer } else { Side::Provider };
+    let mut draft = Draft::new(Kind::Failed, id, unix_ms(), &ExchangeKey::generate());
+    draft.consumer.clone_from(&opening.consumer);
+    draft.provider.clone_from(&opening.provider);
+    draft.service.clone_from(&opening.service);
+    draft.method.clone_from(&opening.method);
+    draft.legal_basis.clone_from(&opening.legal_basis);
+    draft.publication = opening.publication();
+    draft.delay_days = opening.delay_days;
+    draft.outcome = Outcome::Failed;
+    draft.grpc_status = Code::Unavailable as u32;
+    draft.reason = "INTERRUPTED".to_owned();
+    draft.side = side;
+    draft.seal()
+}
+
+fn sizes(request: &Totals, response: Option<&Totals>) -> Vec<u8> {
+    let response = response.copied().unwrap_or_default();
+    [request.messages, request.bytes, response.messages, response.bytes].iter().flat_map(|n| n.to_be_bytes()).collect()
+}

@@ -1,0 +1,228 @@
+//! One node's leg of an exchange, once it is authorised: record, forward, record, answer. The consumer's node and the provider's
+//! walk the same steps; they differ in where the next hop is and in what they tell it.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::Gateway;
+use super::body::{Answer, Arriving, CollectError, MeteredRequest, Outgoing, Whole};
+use super::exchange::Exchange;
+use super::forward::{self, Answered, Bounds, Hop, Sent};
+use super::framing::{FramingError, Totals};
+use super::metadata::{self, CallMetadata};
+use super::provider;
+use super::refusal::Refusal;
+use super::upstream::Upstream;
+use super::view::View;
+use crate::log::entry::Side;
+use crate::schema::Method;
+use crate::telemetry::metrics::Stage;
+use crate::trust::identity::SystemId;
+
+/// An authorised call at one node.
+pub(super) struct Leg {
+    pub(super) exchange: Exchange,
+    pub(super) plan: Plan,
+}
+
+/// What authorisation found out.
+pub(super) struct Plan {
+    pub(super) consumer: SystemId,
+    pub(super) provider: SystemId,
+    pub(super) method: Arc<Method>,
+    pub(super) call: CallMetadata,
+    pub(super) next: Next,
+    pub(super) bounds: Bounds,
+    /// One of the exchanges that may be in flight; none where this node's other half holds it.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The next hop.
+pub(super) enum Next {
+    /// Over a connection.
+    Remote(Arc<Upstream>, Hop),
+    /// Both systems are this member's: this node's own other half.
+    Local(Arc<View>),
+}
+
+impl Leg {
+    /// Carries the call to its end, or to where its answer streams.
+    pub(super) async fn run(
+        mut self: Box<Self>,
+        gateway: &Arc<Gateway>,
+        parts: Parts,
+        body: Arriving,
+    ) -> Response<Answer> {
+        match self.carry(gateway, parts, body).await {
+            Ok((Answered::Whole { head, whole, totals, trailers, in_head }, request)) => {
+                self.finish(head.headers, whole, totals, trailers, in_head, request).await
+            }
+            Ok((Answered::Stream { head, body, in_flight }, request)) => {
+                let mut headers = head.headers;
+                self.learn(&headers);
+                metadata::strip_response(&mut headers);
+                forward::mark(&mut headers, &self.exchange);
+                let (sender, receiver) = forward::frames();
+                let Self { exchange, plan: Plan { next, bounds, provider, permit, .. } } = *self;
+                let hop = hop_of(&next, &provider);
+                tokio::spawn(async move {
+                    forward::follow(body, sender, exchange, hop, bounds, request).await;
+                    drop((in_flight, permit));
+                });
+                respond(headers, Answer::Stream(receiver))
+            }
+            Err(refusal) => refuse(self.exchange, &refusal).await,
+        }
+    }
+
+    async fn carry(
+        &mut self,
+        gateway: &Arc<Gateway>,
+        mut parts: Parts,
+        body: Arriving,
+    ) -> Result<(Answered, Sent), Refusal> {
+        let Plan { method, bounds, .. } = &self.plan;
+        let (outgoing, sent) = if method.client_streaming {
+            let (body, progress) = MeteredRequest::new(body, bounds.message);
+            (Outgoing::Stream(body), Sent::Stream(progress))
+        } else {
+            let (whole, totals) = collect_request(body, gateway, bounds).await?;
+            (Outgoing::Whole(whole), Sent::Whole(totals))
+        };
+        self.exchange.open(sent.totals_now()).await?;
+
+        let plan = &self.plan;
+        metadata::strip_request(&mut parts.headers);
+        self.tell(&mut parts.headers);
+        let left = plan.bounds.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Refusal::deadline());
+        }
+        metadata::put_timeout(&mut parts.headers, left);
+
+        let progress = sent.progress();
+        let began = Instant::now();
+        let hop = hop_of(&plan.next, &plan.provider);
+        let (response, in_flight) = match &plan.next {
+            Next::Remote(upstream, hop) => {
+                let request = Request::from_parts(parts, outgoing);
+                forward::send(upstream, hop, request, &plan.bounds, progress).await?
+            }
+            Next::Local(view) => {
+                let request = Request::from_parts(parts, Arriving::Request(Box::new(outgoing)));
+                let answer = Box::pin(provider::provide_locally(gateway, view, request));
+                match tokio::time::timeout_at(plan.bounds.deadline, answer).await {
+                    Ok(response) => (response.map(|answer| Arriving::Answer(Box::new(answer))), None),
+                    Err(_) => return Err(Refusal::deadline()),
+                }
+            }
+        };
+        let stage = match &hop {
+            Hop::Peer(_) => Stage::Peer,
+            Hop::Backend(_) => Stage::Backend,
+        };
+        gateway.metrics.stage(stage, began.elapsed());
+        let answered =
+            forward::receive(response, in_flight, &hop, plan.method.server_streaming, &plan.bounds, progress).await?;
+        Ok((answered, sent))
+    }
+
+    /// A whole answer: the closing entry first, then the answer leaves.
+    async fn finish(
+        mut self: Box<Self>,
+        mut headers: HeaderMap,
+        whole: Whole,
+        totals: Totals,
+        mut trailers: HeaderMap,
+        in_head: bool,
+        request: Sent,
+    ) -> Response<Answer> {
+        self.learn(&headers);
+        let ending = forward::ending_of(&trailers, request.totals(), Some(totals), self.exchange.side());
+        if let Err(refusal) = self.exchange.close(ending).await {
+            let trailers = forward::told(&self.exchange, &refusal, forward::FAILED);
+            return respond(trailers, Answer::Whole(Whole::default(), None));
+        }
+        metadata::strip_response(&mut headers);
+        forward::mark(&mut headers, &self.exchange);
+        if in_head {
+            return respond(headers, Answer::Whole(whole, None));
+        }
+        metadata::strip_response(&mut trailers);
+        respond(headers, Answer::Whole(whole, Some(trailers)))
+    }
+
+    /// What the next hop is told besides what the caller said.
+    fn tell(&self, headers: &mut HeaderMap) {
+        let Plan { consumer, provider, call, .. } = &self.plan;
+        forward::mark(headers, &self.exchange);
+        headers.remove(metadata::PUBLICATION);
+        metadata::put(headers, metadata::CONSUMER, consumer.as_str());
+        metadata::put(headers, metadata::PROVIDER, provider.as_str());
+        let said = [(metadata::USER, &call.user), (metadata::SUBJECT, &call.subject), (metadata::CASE, &call.case)];
+        for (name, value) in said {
+            if let Some(value) = value {
+                metadata::put_once(headers, name, value);
+            }
+        }
+        if self.exchange.side() == Side::Consumer
+            && let Some(purpose) = &call.purpose
+        {
+            metadata::put(headers, metadata::PURPOSE, purpose);
+        }
+    }
+
+    /// The consumer's node learns from the provider's which legal basis and publication class held.
+    fn learn(&mut self, headers: &HeaderMap) {
+        if self.exchange.side() != Side::Consumer {
+            return;
+        }
+        if let Some(basis) = headers.get(metadata::PURPOSE).and_then(|v| v.to_str().ok()) {
+            basis.clone_into(&mut self.exchange.legal_basis);
+        }
+        if let Some(class) = headers.get(metadata::PUBLICATION).and_then(|v| v.to_str().ok()?.parse().ok()) {
+            self.exchange.class = self.exchange.class.stricter(class);
+        }
+    }
+}
+
+/// Answers a call that is not carried, once the entry that says why is durable.
+pub(super) async fn refuse(mut exchange: Exchange, refusal: &Refusal) -> Response<Answer> {
+    let trailers = forward::refused(&mut exchange, refusal).await;
+    respond(trailers, Answer::Whole(Whole::default(), None))
+}
+
+/// A gRPC response; with a status among its headers it is trailers-only.
+pub(super) fn respond(headers: HeaderMap, body: Answer) -> Response<Answer> {
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
+    response
+}
+
+async fn collect_request(body: Arriving, gateway: &Gateway, bounds: &Bounds) -> Result<(Whole, Totals), Refusal> {
+    let limit = bounds.deadline.min(Instant::now() + gateway.limits.request_body_timeout);
+    let collected = tokio::time::timeout_at(limit, Whole::collect(body, bounds.message, &bounds.budget)).await;
+    match collected {
+        Err(_) => Err(Refusal::deadline()),
+        Ok(Err(CollectError::Framing(error))) => Err(Refusal::framing(error, "request")),
+        Ok(Err(CollectError::Broken(error))) => Err(Refusal::request_broken(error)),
+        Ok(Err(CollectError::Budget)) => Err(Refusal::overloaded("bytes held in messages")),
+        Ok(Ok((_, totals, _))) if totals.messages != 1 => {
+            Err(Refusal::framing(FramingError::Count(totals.messages), "request"))
+        }
+        Ok(Ok((whole, totals, _))) => Ok((whole, totals)),
+    }
+}
+
+fn hop_of(next: &Next, provider: &SystemId) -> Hop {
+    match next {
+        Next::Remote(_, hop) => hop.clone(),
+        Next::Local(_) => Hop::Peer(provider.clone()),
+    }
+}

@@ -1,0 +1,427 @@
+//! A ministry's node, put together: from configuration to listeners, through reloads, to a clean end.
+//!
+//! Start: check everything, open the log (which recomputes its tree), close what a crash left open, bind, serve. Reload: check everything
+//! again, swap the view whole or keep the old one. Stop: no new exchanges, running ones end or meet the drain limit, the log closes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::{StreamExt, TryStreamExt};
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::Gateway;
+use super::accept::Listener;
+use super::body::Budget;
+use super::exchange::{self, Recorder};
+use super::ordinary::{Health, Reflection};
+use super::own::OwnServices;
+use super::recent::{self, RecentExchanges};
+use super::reload::{self, Files, Reload};
+use super::strangers::Strangers;
+use super::upstream::Connections;
+use super::view::View;
+use crate::config::{self, Loaded, NodeConfig};
+use crate::log::entry::{Entry, Kind};
+use crate::log::index::{Follower, Index, IndexOptions};
+use crate::log::{Log, LogError, LogHealth, LogOptions};
+use crate::oversight::audit::{AuditLimits, AuditService};
+use crate::policy::CallerLimits;
+use crate::schema::Catalogue;
+use crate::telemetry::metrics::{Listener as Role, NodeMetrics};
+use crate::telemetry::{self, Status};
+use crate::trust::directory::Source;
+use crate::trust::identity::{Identity, SystemId};
+
+/// An entry that has been queued and is not durable within this time means a disk that hangs.
+const APPEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many exchanges that a crash left open are closed at a time.
+const CLOSED_AT_ONCE: usize = 256;
+
+/// Why a node does not start, or does not take a new configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Configuration, certificates, directory or grants are not right: all that was found.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// The log does not open.
+    #[error("the log does not open")]
+    Log(#[from] LogError),
+    /// The index does not open.
+    #[error("the log's index does not open")]
+    Index(#[from] crate::log::index::IndexError),
+    /// A listener cannot be bound.
+    #[error("cannot listen for {what} at {address}")]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// TLS cannot be configured.
+    #[error(transparent)]
+    Tls(#[from] crate::trust::tls::TlsError),
+    /// An endpoint is no authority.
+    #[error("an endpoint is not host:port")]
+    Endpoint(#[from] http::Error),
+    /// Metrics cannot be recorded.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// A name is no identity.
+    #[error(transparent)]
+    Identity(#[from] crate::trust::identity::IdentityError),
+    /// The gateway's own types do not load.
+    #[error(transparent)]
+    Schema(#[from] crate::schema::SchemaError),
+    /// The directory's source has nothing to go on with.
+    #[error("there is no directory that has not expired")]
+    NoDirectory,
+    /// A task of the start broke.
+    #[error("starting broke off")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A running node.
+pub struct Node {
+    gateway: Arc<Gateway>,
+    parts: Option<LogParts>,
+    reload: Arc<Reload>,
+    systems: SocketAddr,
+    nodes: SocketAddr,
+    admin: SocketAddr,
+    health: telemetry::Health,
+    drain: CancellationToken,
+    abort: CancellationToken,
+    tasks: TaskTracker,
+    background: Vec<JoinHandle<()>>,
+    drain_limit: Duration,
+}
+
+/// What closes with the log.
+struct LogParts {
+    log: Log,
+    follower: Follower,
+}
+
+impl Node {
+    /// Checks the configuration, opens the log, binds, and serves. Nothing is bound where anything is wrong.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let (source, loaded) = config::open(&config).await?;
+        Self::start_checked(config, source, loaded).await
+    }
+
+    /// Starts with what [`config::open`] gave.
+    pub async fn start_checked(config: NodeConfig, source: Source, loaded: Loaded) -> Result<Self, NodeError> {
+        let log = open_log(&config).await?;
+        Self::serve(config, Files { source, loaded }, Some(log)).await
+    }
+
+    /// A node that records nothing: to measure the data path alone. Not reachable from any configuration.
+    #[doc(hidden)]
+    pub async fn start_without_log(config: NodeConfig) -> Result<Self, NodeError> {
+        let (source, loaded) = config::open(&config).await?;
+        Self::serve(config, Files { source, loaded }, None).await
+    }
+
+    async fn serve(config: NodeConfig, files: Files, log: Option<(Log, Index, Follower)>) -> Result<Self, NodeError> {
+        for warning in &files.loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let recorder = match &log {
+            Some((log, ..)) => Recorder::Log(log.clone(), APPEND_LIMIT),
+            None => Recorder::Off,
+        };
+        let recent = match &log {
+            Some((log, ..)) => recent_exchanges(log)?,
+            None => RecentExchanges::default(),
+        };
+        let limits = config.limits.clone();
+        let identity = Identity::Node { member: config.node.member.clone(), name: config.node.name.as_str().into() };
+        let metrics_handle = telemetry::metrics::install()?;
+        let metrics = Arc::new(NodeMetrics::new(identity.to_string()));
+        reload::tell_expiry(&metrics, &files.loaded);
+        let connections = Connections::default();
+        let view = View::new(&config, &files.loaded, &connections)?;
+        let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
+        let gateway = Arc::new(Gateway {
+            view: ArcSwap::from_pointee(view),
+            connections,
+            exchanges: TaskTracker::new(),
+            recorder,
+            budget: Budget::new(limits.buffered_bytes),
+            in_flight: Arc::new(Semaphore::new(limits.in_flight.get())),
+            recent: Mutex::new(recent),
+            callers: CallerLimits::new(limits.caller_rate(), limits.callers.get()),
+            draining: AtomicBool::new(false),
+            metrics: metrics.clone(),
+            limits,
+        });
+
+        let (systems_listener, systems) = bind("systems", config.listen.systems).await?;
+        let (nodes_listener, nodes) = bind("nodes", config.listen.nodes).await?;
+        let (admin_listener, admin) = bind("admin", config.listen.admin).await?;
+
+        let health = telemetry::Health::starting();
+        let drain = CancellationToken::new();
+        let abort = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (generation, reloaded) = watch::channel(0);
+        let (ready, is_ready) = watch::channel(false);
+        let own = own_services(&gateway, &catalogue, is_ready, log.as_ref(), &drain)?;
+        for (role, listener, most) in [
+            (Role::Systems, systems_listener, gateway.limits.systems_connections.get()),
+            (Role::Nodes, nodes_listener, gateway.limits.nodes_connections.get()),
+        ] {
+            let listener_task = Listener {
+                gateway: gateway.clone(),
+                role,
+                own: own.clone(),
+                strangers: Strangers::new(most),
+                connections: Arc::new(Semaphore::new(most)),
+                reloaded: reloaded.clone(),
+                drain: drain.clone(),
+                abort: abort.clone(),
+                tasks: tasks.clone(),
+            };
+            tasks.spawn(listener_task.serve(listener));
+        }
+
+        let drain_limit = config.drain.limit;
+        let reload = Arc::new(Reload {
+            config,
+            gateway: gateway.clone(),
+            catalogue,
+            health: health.clone(),
+            generation,
+            files: tokio::sync::Mutex::new(files),
+        });
+        let mut background = vec![
+            tokio::spawn(telemetry::admin::serve(
+                admin_listener,
+                metrics_handle,
+                health.clone(),
+                abort.clone().cancelled_owned(),
+            )),
+            tokio::spawn(tell_ready(health.clone(), ready, metrics)),
+            tokio::spawn(reload.clone().follow(drain.clone())),
+        ];
+        let parts = log.map(|(log, _, follower)| {
+            // Known before the node calls itself ready.
+            tell_log(&log.health().borrow(), &health);
+            background.push(tokio::spawn(watch_log(log.health(), health.clone())));
+            LogParts { log, follower }
+        });
+        health.set(telemetry::Health::NODE, Status::Ok);
+        tracing::info!(member = %gateway.view().member, %systems, %nodes, %admin, "the node is up");
+        Ok(Self { gateway, parts, reload, systems, nodes, admin, health, drain, abort, tasks, background, drain_limit })
+    }
+
+    /// Where the member's systems call.
+    pub fn systems_addr(&self) -> SocketAddr {
+        self.systems
+    }
+
+    /// Where other nodes call.
+    pub fn nodes_addr(&self) -> SocketAddr {
+        self.nodes
+    }
+
+    /// Where health and metrics are served.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The node's log; none where it was started without one.
+    pub fn log(&self) -> Option<&Log> {
+        self.parts.as_ref().map(|parts| &parts.log)
+    }
+
+    /// Reads certificates, CRLs, directory, grants again. On an error all of the old stays in force.
+    pub async fn reload(&self) -> Result<(), NodeError> {
+        self.reload.now().await
+    }
+
+    /// Drains: no new exchanges; running ones end or meet the drain limit. Then the log closes.
+    pub async fn stop(self) {
+        self.gateway.draining.store(true, Ordering::Relaxed);
+        self.health.set("draining", Status::NotReady("the node is shutting down".into()));
+        self.drain.cancel();
+        let exchanges = &self.gateway.exchanges;
+        self.tasks.close();
+        exchanges.close();
+        let ended = || async { tokio::join!(self.tasks.wait(), exchanges.wait()) };
+        if tokio::time::timeout(self.drain_limit, ended()).await.is_err() {
+            tracing::warn!(limit = ?self.drain_limit, "exchanges still running at the drain limit are cut off");
+        }
+        self.abort.cancel();
+        for task in &self.background {
+            task.abort();
+        }
+        // What was cut off still writes its closing entries.
+        if tokio::time::timeout(APPEND_LIMIT, ended()).await.is_err() {
+            tracing::error!("exchanges are left without a closing entry: the next start closes them as interrupted");
+        }
+        if let Some(LogParts { log, follower }) = self.parts {
+            // Joins its thread, which is between two batches at most.
+            let _ = tokio::task::spawn_blocking(move || drop(follower)).await;
+            log.close().await;
+        }
+        tracing::info!("the node is down");
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("systems", &self.systems).field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeError> {
+    let options = LogOptions {
+        queue: config.log.queue.get(),
+        queue_wait: config.log.append_timeout,
+        max_batch: config.log.batch.get(),
+        warn_free: config.log.warn_free,
+        refuse_free: config.log.refuse_free,
+        ..LogOptions::new(&config.node.data, config.log_signer()?)
+    };
+    let data: PathBuf = config.node.data.clone();
+    let (log, recovered, index, follower) = tokio::task::spawn_blocking(move || {
+        let (log, recovered) = Log::open(options)?;
+        let (index, follower) = Index::follow(IndexOptions::new(data), &log)?;
+        Ok::<_, NodeError>((log, recovered, index, follower))
+    })
+    .await??;
+    tracing::info!(entries = recovered.size, open = recovered.open_exchanges.len(), "the log is open and whole");
+    // Together, so that they share commits. A log that refuses (no space) makes the node start not ready, and say why: the
+    // exchanges stay open until a start that can close them.
+    let closed = futures_util::stream::iter(&recovered.open_exchanges)
+        .map(|open| log.append(exchange::interrupted(&open.entry, open.exchange_id)))
+        .buffer_unordered(CLOSED_AT_ONCE)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await;
+    if let Err(error) = closed {
+        tracing::error!(%error, "interrupted exchanges could not be closed");
+    }
+    Ok((log, index, follower))
+}
+
+/// The ids that a node could be asked to act on a second time, from the log's last minutes.
+fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
+    const STEP: u64 = 1_000;
+    let now = exchange::unix_ms();
+    let mut recent = RecentExchanges::default();
+    let mut end = log.checkpoint().size;
+    while end > 0 {
+        let start = end.saturating_sub(STEP);
+        let mut newest = i64::MIN;
+        let mut at = start;
+        while at < end {
+            let entries = log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
+            if entries.is_empty() {
+                break;
+            }
+            at += entries.len() as u64;
+            for entry in entries.into_iter().filter_map(|bytes| Entry::decode(bytes).ok()) {
+                newest = newest.max(entry.time_unix_ms);
+                if let (Kind::RequestReceived, Ok(id)) = (entry.kind(), Uuid::from_slice(&entry.exchange_id)) {
+                    // Too old or twice: nothing to remember.
+                    let _ = recent.admit(id, now);
+                }
+            }
+        }
+        if newest < now - 2 * recent::WINDOW_MS {
+            break;
+        }
+        end = start;
+    }
+    Ok(recent)
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| NodeError::Bind { what, address, source })
+}
+
+fn own_services(
+    gateway: &Arc<Gateway>,
+    catalogue: &Arc<ArcSwap<Catalogue>>,
+    ready: watch::Receiver<bool>,
+    log: Option<&(Log, Index, Follower)>,
+    drain: &CancellationToken,
+) -> Result<OwnServices, NodeError> {
+    let may_call = {
+        let gateway = Arc::downgrade(gateway);
+        Arc::new(move |system: &SystemId| {
+            gateway.upgrade().map(|gateway| callable(&gateway.view(), system)).unwrap_or_default()
+        })
+    };
+    let reflection = Reflection::new(catalogue.clone(), may_call)?;
+    let audit = log.map(|(log, index, _)| {
+        let gateway_of_audit = Arc::downgrade(gateway);
+        let is_auditor = Arc::new(move |peer: &crate::trust::certificate::PeerIdentity| {
+            gateway_of_audit.upgrade().is_some_and(|gateway| gateway.view().directory.is_auditor(&peer.identity))
+        });
+        let member = gateway.view().member.clone();
+        AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone())
+    });
+    Ok(OwnServices::new(&Health::new(ready), &reflection, audit))
+}
+
+/// Services that a system may call, as far as this node's outbound list says.
+fn callable(view: &View, system: &SystemId) -> Vec<String> {
+    let allowed = |service: &&Arc<crate::schema::Service>| {
+        let offers = service.offers().iter();
+        offers.clone().any(|offer| view.outbound.callable_by(system, &offer.provider, service.name()).is_some())
+    };
+    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).collect()
+}
+
+async fn watch_log(mut log: watch::Receiver<LogHealth>, health: telemetry::Health) {
+    loop {
+        tell_log(&log.borrow_and_update(), &health);
+        if log.changed().await.is_err() {
+            health.set("log", Status::Dead("the log is closed".into()));
+            return;
+        }
+    }
+}
+
+fn tell_log(log: &LogHealth, health: &telemetry::Health) {
+    let status = match log {
+        LogHealth::Healthy => Status::Ok,
+        LogHealth::LowSpace { free } => Status::Warning(format!("{} MiB are free on the log's disk", free >> 20)),
+        LogHealth::Refusing { reason, until_restart: false } => Status::NotReady(reason.to_string()),
+        LogHealth::Refusing { reason, until_restart: true } => Status::Dead(reason.to_string()),
+    };
+    health.set("log", status);
+}
+
+/// Tells `grpc.health.v1` and the metrics whether exchanges pass.
+async fn tell_ready(health: telemetry::Health, ready: watch::Sender<bool>, metrics: Arc<NodeMetrics>) {
+    let mut changes = health.subscribe();
+    loop {
+        let is_ready = changes.borrow_and_update().is_ready();
+        metrics.ready(is_ready);
+        ready.send_replace(is_ready);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

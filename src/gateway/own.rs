@@ -1,0 +1,89 @@
+//! The node's own gRPC services, beside what it carries: health for everybody, reflection for systems and auditors, the audit API for
+//! auditors. tonic serves them, on the connections that [`super::accept`] has identified.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::TcpConnectInfo;
+use tower::ServiceExt;
+
+use super::accept::Caller;
+use super::body::{Arriving, BoxError};
+use super::ordinary::{Health, Reflection};
+use super::refusal::Refusal;
+use crate::log::entry::Side;
+use crate::oversight::audit::AuditService;
+use crate::proto::kopuro::audit::v1::audit_log_server::AuditLogServer;
+use crate::telemetry::metrics::Listener as Role;
+
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: [&str; 2] = ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+const AUDIT: &str = "/kopuro.audit.v1.AuditLog/";
+
+/// tonic's router over them.
+#[derive(Debug, Clone)]
+pub(super) struct OwnServices {
+    routes: tonic::service::Routes,
+}
+
+impl OwnServices {
+    pub(super) fn new(health: &Health, reflection: &Reflection, audit: Option<AuditService>) -> Self {
+        let mut routes =
+            tonic::service::Routes::new(health.server()).add_service(reflection.v1()).add_service(reflection.v1alpha());
+        if let Some(audit) = audit {
+            routes = routes.add_service(AuditLogServer::new(audit));
+        }
+        Self { routes: routes.prepare() }
+    }
+
+    /// Whether a path is one of ours on this listener.
+    pub(super) fn serves(&self, role: Role, path: &str) -> bool {
+        path.starts_with(HEALTH)
+            || role == Role::Systems && (path.starts_with(AUDIT) || REFLECTION.iter().any(|own| path.starts_with(own)))
+    }
+
+    pub(super) async fn call(&self, caller: &Caller, mut request: Request<Arriving>) -> Response<tonic::body::Body> {
+        request.extensions_mut().insert(caller.peer.clone());
+        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(caller.address) });
+        let answer: Result<_, Infallible> = self.routes.clone().oneshot(request.map(tonic::body::Body::new)).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// An own service's answer. A stream that would go on for ever (health, reflection) ends when the node drains.
+pub(super) struct OwnAnswer {
+    body: tonic::body::Body,
+    drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl OwnAnswer {
+    pub(super) fn new(body: tonic::body::Body, drain: CancellationToken) -> Self {
+        Self { body, drain: Some(Box::pin(drain.cancelled_owned())) }
+    }
+}
+
+impl Body for OwnAnswer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(drain) = &mut this.drain else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        // Only what is not ready yet is cut short.
+        std::task::ready!(drain.as_mut().poll(cx));
+        this.drain = None;
+        Poll::Ready(Some(Ok(Frame::trailers(Refusal::draining().to_trailers(Side::Unspecified)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.drain.is_none() || self.body.is_end_stream()
+    }
+}

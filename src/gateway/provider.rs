@@ -1,0 +1,154 @@
+//! The provider's side: another node's call, or one from this node's own other half, on its way to a system of this member.
+
+use std::sync::{Arc, PoisonError};
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Gateway;
+use super::accept::Caller;
+use super::body::{Answer, Arriving};
+use super::consumer::{address, content_type, path};
+use super::exchange::{Exchange, unix_ms};
+use super::forward::Hop;
+use super::leg::{self, Leg, Next, Plan};
+use super::metadata::{self, NodeMetadata};
+use super::recent::RecentError;
+use super::refusal::Refusal;
+use super::view::View;
+use crate::log::entry::Side;
+use crate::trust::identity::Identity;
+
+/// Carries a call of another member's node.
+pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Incoming>) -> Response<Answer> {
+    let view = gateway.view();
+    let request = request.map(Arriving::Wire);
+    run(gateway, &view, Some(caller), request).await
+}
+
+/// Carries a call that this node's consumer side has recorded.
+pub(super) async fn provide_locally(
+    gateway: &Arc<Gateway>,
+    view: &Arc<View>,
+    request: Request<Arriving>,
+) -> Response<Answer> {
+    run(gateway, view, None, request).await
+}
+
+async fn run(
+    gateway: &Arc<Gateway>,
+    view: &Arc<View>,
+    caller: Option<&Caller>,
+    request: Request<Arriving>,
+) -> Response<Answer> {
+    let started = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    let from = caller.map_or_else(|| "local".to_owned(), |caller| address(caller.address));
+    // Until the other node's id is known to be its to use, a refusal is recorded under one of our own.
+    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::now_v7(), from);
+    if let Some(caller) = caller {
+        exchange.consumer = caller.peer.identity.to_string();
+    }
+    match authorise(gateway, view, caller, &mut parts, &mut exchange, started) {
+        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).await,
+        Err(refusal) => leg::refuse(exchange, &refusal).await,
+    }
+}
+
+fn authorise(
+    gateway: &Arc<Gateway>,
+    view: &Arc<View>,
+    caller: Option<&Caller>,
+    parts: &mut Parts,
+    exchange: &mut Exchange,
+    started: Instant,
+) -> Result<Plan, Refusal> {
+    let (service_name, method_name) = path(parts)?;
+    service_name.clone_into(&mut exchange.service);
+    method_name.clone_into(&mut exchange.method);
+    if let Some(caller) = caller {
+        caller.check()?;
+        check_node(view, caller)?;
+    }
+    content_type(parts)?;
+    let (node, call) = metadata::take_node_call(&mut parts.headers).map_err(|e| Refusal::metadata(&e))?;
+    if let Some(caller) = caller {
+        check_consumer(caller, &node)?;
+    }
+    node.consumer.as_str().clone_into(&mut exchange.consumer);
+    exchange.set_call(&call);
+    if !view.directory.has_system(&node.consumer) {
+        return Err(Refusal::not_in_directory(&node.consumer));
+    }
+    let permit = match caller {
+        Some(_) => {
+            let mut recent = gateway.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.admit(node.exchange, unix_ms()).map_err(|error| match error {
+                RecentError::Full => Refusal::overloaded("exchange ids remembered"),
+                _ => Refusal::stale_exchange(&error.to_string()),
+            })?;
+            drop(recent);
+            exchange.id = node.exchange;
+            Some(gateway.admit(view)?)
+        }
+        None => {
+            exchange.id = node.exchange;
+            None
+        }
+    };
+
+    let provider = call
+        .provider
+        .clone()
+        .ok_or_else(|| Refusal::metadata(&metadata::MetadataError::Missing(metadata::PROVIDER.to_string())))?;
+    provider.as_str().clone_into(&mut exchange.provider);
+    if provider.member() != &view.member {
+        return Err(Refusal::not_provider_here(&provider));
+    }
+    exchange.members = Some((node.consumer.member().clone(), provider.member().clone()));
+    let (service_name, method_name) = (exchange.service.as_str(), exchange.method.as_str());
+    let service = view.catalogue.service(service_name).ok_or_else(|| Refusal::service_unknown(service_name))?;
+    let offer = service.offer(&provider).ok_or_else(|| Refusal::provider_unknown(&provider, service_name))?;
+    let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
+
+    let grant = view
+        .grants
+        .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
+        .map_err(|denial| Refusal::denied(&denial, &node.consumer, service_name, method_name))?;
+    exchange.legal_basis.clone_from(&grant.legal_basis.code);
+    exchange.class = grant.publication.into();
+
+    let backend = view
+        .backend(&provider)
+        .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
+    let next = Next::Remote(backend.clone(), Hop::Backend(provider.clone()));
+    let bounds = gateway.bounds(&method, call.timeout, started);
+    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit })
+}
+
+/// The caller is a node of the directory.
+fn check_node(view: &View, caller: &Caller) -> Result<(), Refusal> {
+    let identity = &caller.peer.identity;
+    let Identity::Node { member, name } = identity else {
+        return Err(Refusal::wrong_listener(
+            identity,
+            "this listener is for nodes; systems call their own member's node",
+        ));
+    };
+    if view.directory.node(member, name).is_none() {
+        return Err(Refusal::not_in_directory(identity));
+    }
+    Ok(())
+}
+
+/// It speaks for a system of its own member.
+fn check_consumer(caller: &Caller, node: &NodeMetadata) -> Result<(), Refusal> {
+    let identity = &caller.peer.identity;
+    if node.consumer.member() != identity.member() {
+        return Err(Refusal::foreign_consumer(identity, &node.consumer));
+    }
+    Ok(())
+}

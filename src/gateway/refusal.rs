@@ -1,0 +1,234 @@
+//! The gateway's own errors, as a caller sees them: a gRPC status, a message naming the cause, and
+//! `google.rpc.ErrorInfo` with domain `kopuro`, a stable reason and the side that refused. One constructor per rule, so this
+//! file is the list of reasons.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tonic::Code;
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::framing::FramingError;
+use super::metadata::MetadataError;
+use crate::policy::Denial;
+use crate::proto::kopuro::log::v1::Side;
+use crate::trust::identity::{Identity, MemberId, SystemId};
+
+/// The domain of our `ErrorInfo`.
+pub const DOMAIN: &str = "kopuro";
+
+/// Why a node did not carry a call.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    /// gRPC status code.
+    pub(super) code: Code,
+    /// Stable, UPPER_SNAKE_CASE: in `ErrorInfo.reason`, in the log entry, in metrics.
+    pub(super) reason: &'static str,
+    /// For people; holds nothing from a payload.
+    pub(super) message: String,
+    /// When to try again, where that is known.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), retry_after: None }
+    }
+
+    /// The path is not `/package.Service/Method`, or the content type is not gRPC's.
+    pub(super) fn malformed(what: &str) -> Self {
+        Self::new(Code::InvalidArgument, "MALFORMED_CALL", what)
+    }
+
+    /// The certificate behind the connection is no longer good.
+    pub(super) fn certificate(why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Unauthenticated, "CERTIFICATE_NOT_VALID", format!("the client certificate is not valid: {why}"))
+    }
+
+    /// A certificate of another role than the listener serves.
+    pub(super) fn wrong_listener(identity: &Identity, listener: &str) -> Self {
+        Self::new(Code::PermissionDenied, "WRONG_LISTENER", format!("{identity} may not call here: {listener}"))
+    }
+
+    /// The certificate is good, but the directory does not list its holder.
+    pub(super) fn not_in_directory(who: impl std::fmt::Display) -> Self {
+        Self::new(Code::Unauthenticated, "NOT_IN_DIRECTORY", format!("{who} is not listed in the directory"))
+    }
+
+    /// A node that speaks for a system of another member.
+    pub(super) fn foreign_consumer(node: &Identity, consumer: &SystemId) -> Self {
+        Self::new(
+            Code::PermissionDenied,
+            "FOREIGN_CONSUMER",
+            format!("{node} may not speak for {consumer}: it is another member's system"),
+        )
+    }
+
+    /// Bad metadata.
+    pub(super) fn metadata(error: &MetadataError) -> Self {
+        let reason = match error {
+            MetadataError::Reserved(_) => "RESERVED_METADATA",
+            _ => "INVALID_METADATA",
+        };
+        Self::new(Code::InvalidArgument, reason, error.to_string())
+    }
+
+    /// No system offers the service.
+    pub(super) fn service_unknown(service: &str) -> Self {
+        Self::new(Code::Unimplemented, "SERVICE_UNKNOWN", format!("no system in the directory offers {service}"))
+    }
+
+    /// The service has no such method.
+    pub(super) fn method_unknown(service: &str, method: &str) -> Self {
+        Self::new(Code::Unimplemented, "METHOD_UNKNOWN", format!("{service} has no method {method}"))
+    }
+
+    /// The named provider does not offer the service.
+    pub(super) fn provider_unknown(provider: &SystemId, service: &str) -> Self {
+        Self::new(Code::NotFound, "PROVIDER_UNKNOWN", format!("{provider} does not offer {service}"))
+    }
+
+    /// Several systems offer the service and the call names none.
+    pub(super) fn provider_required(service: &str, systems: &[&SystemId]) -> Self {
+        let names: Vec<&str> = systems.iter().map(|s| s.as_str()).collect();
+        Self::new(
+            Code::FailedPrecondition,
+            "PROVIDER_REQUIRED",
+            format!("several systems offer {service}: name one in metadata kopuro-provider: {}", names.join(", ")),
+        )
+    }
+
+    /// The provider is not this node's to answer for.
+    pub(super) fn not_provider_here(provider: &SystemId) -> Self {
+        Self::new(Code::NotFound, "PROVIDER_NOT_HERE", format!("{provider} is not a system of this node's member"))
+    }
+
+    /// What the grants or the outbound list say.
+    pub(super) fn denied(denial: &Denial, consumer: &SystemId, service: &str, method: &str) -> Self {
+        Self {
+            code: denial.code(),
+            reason: denial.reason(),
+            message: format!("{consumer} may not call {service}/{method}: {denial}"),
+            retry_after: denial.retry_after(),
+        }
+    }
+
+    /// Too many exchanges at once.
+    pub(super) fn overloaded(what: &str) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::ResourceExhausted, "NODE_OVERLOADED", format!("the node is at its limit of {what}"))
+        }
+    }
+
+    /// The exchange's id was used before, or is not of this time.
+    pub(super) fn stale_exchange(why: &str) -> Self {
+        Self::new(Code::AlreadyExists, "EXCHANGE_ID_REFUSED", why)
+    }
+
+    /// A message breaks the framing or the limit.
+    pub(super) fn framing(error: FramingError, direction: &str) -> Self {
+        match error {
+            FramingError::TooLarge { .. } => {
+                Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", format!("{direction}: {error}"))
+            }
+            _ if direction == "request" => {
+                Self::new(Code::InvalidArgument, "MALFORMED_MESSAGE", format!("{direction}: {error}"))
+            }
+            _ => Self::new(Code::Internal, "MALFORMED_MESSAGE", format!("{direction}: {error}")),
+        }
+    }
+
+    /// The sender of a request stopped in the middle.
+    pub(super) fn request_broken(why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Cancelled, "REQUEST_INTERRUPTED", format!("the request ended before it was whole: {why}"))
+    }
+
+    /// The log cannot be written.
+    pub(super) fn log_unavailable(why: impl std::fmt::Display) -> Self {
+        Self::new(
+            Code::Unavailable,
+            "LOG_UNAVAILABLE",
+            format!("the node cannot write its log, so it carries nothing: {why}"),
+        )
+    }
+
+    /// The other member's node cannot be reached.
+    pub(super) fn peer_unreachable(member: &MemberId, why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Unavailable, "PEER_UNREACHABLE", format!("the node of {member} cannot be reached: {why}"))
+    }
+
+    /// The provider's own system cannot be reached.
+    pub(super) fn backend_unreachable(system: &SystemId, why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Unavailable, "BACKEND_UNREACHABLE", format!("{system} cannot be reached: {why}"))
+    }
+
+    /// The call was on its way when the other end broke off.
+    pub(super) fn broken_off(who: impl std::fmt::Display, code: Code, why: impl std::fmt::Display) -> Self {
+        Self::new(code, "BROKEN_OFF", format!("{who} broke off the call: {why}"))
+    }
+
+    /// The answer is not gRPC.
+    pub(super) fn not_grpc(who: impl std::fmt::Display, what: impl std::fmt::Display, code: Code) -> Self {
+        Self::new(code, "NOT_GRPC", format!("{who} did not answer in gRPC: {what}"))
+    }
+
+    /// The caller's deadline, or the node's own limit, has passed.
+    pub(super) fn deadline() -> Self {
+        Self::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed before the exchange was complete")
+    }
+
+    /// Nothing moved on a stream for too long.
+    pub(super) fn idle(limit: Duration) -> Self {
+        Self::new(
+            Code::DeadlineExceeded,
+            "STREAM_IDLE",
+            format!("nothing moved on the stream for {} s", limit.as_secs()),
+        )
+    }
+
+    /// The caller went away.
+    pub(super) fn cancelled() -> Self {
+        Self::new(Code::Cancelled, "CANCELLED", "the caller cancelled")
+    }
+
+    /// The directory has expired: nobody vouches for who is who any more.
+    pub(super) fn directory_expired() -> Self {
+        Self::new(
+            Code::Unavailable,
+            "DIRECTORY_EXPIRED",
+            "the node's directory has expired and it has found no newer one",
+        )
+    }
+
+    /// The node is shutting down.
+    pub(super) fn draining() -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::Unavailable, "DRAINING", "the node is shutting down and takes no new exchanges")
+        }
+    }
+
+    /// As a gRPC status with its details.
+    pub(super) fn to_status(&self, side: Side) -> tonic::Status {
+        let side = match side {
+            Side::Provider => "provider",
+            _ => "consumer",
+        };
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, [("side".to_owned(), side.to_owned())]);
+        if let Some(after) = self.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        tonic::Status::with_error_details(self.code, self.message.clone(), details)
+    }
+
+    /// As trailers.
+    pub(super) fn to_trailers(&self, side: Side) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        if self.to_status(side).add_header(&mut trailers).is_err() {
+            // Only a message that is no header text could fail, and tonic percent-encodes it; still, never without a status.
+            trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
+        }
+        trailers
+    }
+}

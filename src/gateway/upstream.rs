@@ -1,0 +1,373 @@
+//! Connections to where calls go: another member's node, or a back-end system of our own. Each destination keeps up to
+//! `connections` HTTP/2 connections, opens another when those it has are busy, and sends a call on the least busy one.
+//!
+//! A call is tried again only when hyper hands it back unsent, which is what gRPC calls transparent retry. A destination that
+//! refused a connection is not tried again for a moment: callers get the last error at once instead of queueing for it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::body::{BoxError, Outgoing};
+
+/// HTTP/2 flow-control window of a stream: what one slow reader can make us hold.
+pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// HTTP/2 window of a connection. Only accounting: what is held is bounded by the streams' windows. It is large because h2 closes
+/// a connection whose unread small frames cost more than half of it, and many slow readers of tiny messages share one.
+pub(super) const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
+
+/// A connection with this many calls on it is busy: the next call opens another, if one more is allowed.
+const BUSY: usize = 32;
+
+/// After a failed connect, how long callers get its error at once.
+const BACK_OFF: Duration = Duration::from_millis(250);
+
+/// Bounds of one destination's connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UpstreamLimits {
+    /// Most connections at once.
+    pub(super) connections: usize,
+    /// TCP and TLS together.
+    pub(super) connect_timeout: Duration,
+    /// Between HTTP/2 PINGs.
+    pub(super) keepalive_interval: Duration,
+    /// For a PING's answer.
+    pub(super) keepalive_timeout: Duration,
+    /// Largest header list taken, bytes.
+    pub(super) header_list: u32,
+}
+
+/// One destination.
+pub(super) struct Upstream {
+    name: String,
+    address: String,
+    uri: Uri,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    limits: UpstreamLimits,
+    connections: Mutex<Vec<Arc<Connection>>>,
+    all: Connections,
+    connecting: tokio::sync::Mutex<Option<(Instant, String)>>,
+}
+
+/// Why a call did not get an answer's head.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    /// No connection: nothing was sent.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The connection or the stream broke after the call was sent.
+    #[error("{message}")]
+    Broken {
+        /// What gRPC makes of it.
+        code: Code,
+        /// For people.
+        message: String,
+    },
+}
+
+struct Connection {
+    destination: String,
+    sender: SendRequest<Outgoing>,
+    in_flight: AtomicUsize,
+    /// Its chain; empty without TLS.
+    peer: Vec<CertificateDer<'static>>,
+    /// Ends the connection and all calls on it.
+    cut: CancellationToken,
+}
+
+/// Every connection of a node that is pooled or carries a call, whatever became of the view that it was made under.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections(Arc<Mutex<Vec<Weak<Connection>>>>);
+
+impl Connections {
+    /// Looks again at the certificates behind open connections, each with its destination's name; those that no longer hold
+    /// are closed with their calls.
+    pub(super) fn recheck(&self, still_good: impl Fn(&str, &[CertificateDer<'static>]) -> bool) {
+        let all: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        for connection in all.iter().filter(|connection| !connection.peer.is_empty()) {
+            if !still_good(&connection.destination, &connection.peer) {
+                tracing::warn!(destination = %connection.destination, "closing a connection whose certificate is no longer valid");
+                connection.cut.cancel();
+            }
+        }
+    }
+
+    fn add(&self, connection: &Arc<Connection>) {
+        let mut all = self.lock();
+        all.retain(|connection| connection.strong_count() > 0);
+        all.push(Arc::downgrade(connection));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Connection>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a call on its connection until its answer has been read.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Connection>);
+
+impl InFlight {
+    fn on(connection: &Arc<Connection>) -> Self {
+        connection.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(connection.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Upstream {
+    /// A destination at `address` (host:port), called `name` in messages; over TLS unless `tls` is none. Its connections
+    /// are among `all`.
+    pub(super) fn new(
+        name: String,
+        address: String,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        limits: UpstreamLimits,
+        all: Connections,
+    ) -> Result<Self, http::Error> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(address.as_str()).path_and_query("/").build()?;
+        Ok(Self {
+            name,
+            address,
+            uri,
+            tls,
+            limits,
+            connections: Mutex::default(),
+            all,
+            connecting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Sends a call; its URI's scheme and authority become this destination's.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, InFlight), UpstreamError> {
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|e| UpstreamError::Unreachable(e.to_string()))?;
+        *request.version_mut() = http::Version::HTTP_2;
+
+        let mut retried = false;
+        loop {
+            let connection = self.connection().await?;
+            let in_flight = InFlight::on(&connection);
+            match connection.sender.clone().try_send_request(request).await {
+                Ok(response) => return Ok((response, in_flight)),
+                Err(mut error) => {
+                    self.forget(&connection);
+                    match error.take_message() {
+                        Some(unsent) if !retried => {
+                            retried = true;
+                            request = unsent;
+                        }
+                        Some(_) => return Err(UpstreamError::Unreachable(root_cause(&error.into_error()))),
+                        None => return Err(broken(&error.into_error())),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Open connections at this moment.
+    pub(super) fn open_connections(&self) -> usize {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().filter(|connection| connection.is_open()).count()
+    }
+
+    /// Whether the last attempt to connect failed, and just now.
+    pub(super) fn has_just_failed(&self) -> bool {
+        self.connecting.try_lock().is_ok_and(|last| last.as_ref().is_some_and(|(when, _)| when.elapsed() < BACK_OFF))
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>, UpstreamError> {
+        let (least, count) = self.least_busy();
+        match least {
+            Some(least) if least.in_flight.load(Ordering::Relaxed) < BUSY || count >= self.limits.connections => {
+                Ok(least)
+            }
+            // Busy, and one more is allowed: whoever gets the lock opens it, the others use what there is meanwhile.
+            Some(least) => match self.connecting.try_lock() {
+                Ok(mut last) => Ok(self.connect(&mut last).await.unwrap_or(least)),
+                Err(_) => Ok(least),
+            },
+            None => {
+                let mut last = self.connecting.lock().await;
+                match self.least_busy().0 {
+                    Some(opened_meanwhile) => Ok(opened_meanwhile),
+                    None => self.connect(&mut last).await,
+                }
+            }
+        }
+    }
+
+    fn least_busy(&self) -> (Option<Arc<Connection>>, usize) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|connection| connection.is_open());
+        let least = connections.iter().min_by_key(|c| c.in_flight.load(Ordering::Relaxed)).cloned();
+        (least, connections.len())
+    }
+
+    async fn connect(&self, last: &mut Option<(Instant, String)>) -> Result<Arc<Connection>, UpstreamError> {
+        if let Some((when, why)) = last
+            && when.elapsed() < BACK_OFF
+        {
+            return Err(UpstreamError::Unreachable(why.clone()));
+        }
+        let result = match tokio::time::timeout(self.limits.connect_timeout, self.dial()).await {
+            Ok(result) => result.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("no connection within {:?}", self.limits.connect_timeout)),
+        };
+        match result {
+            Ok(connection) => {
+                *last = None;
+                let connection = Arc::new(connection);
+                self.all.add(&connection);
+                self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
+                Ok(connection)
+            }
+            Err(why) => {
+                let why = format!("{}: {why}", self.address);
+                tracing::warn!(destination = %self.name, error = %why, "cannot connect");
+                *last = Some((Instant::now(), why.clone()));
+                Err(UpstreamError::Unreachable(why))
+            }
+        }
+    }
+
+    async fn dial(&self) -> Result<Connection, BoxError> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            return self.handshake(tcp, Vec::new()).await;
+        };
+        let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned())?;
+        let stream = TlsConnector::from(tls.clone())
+            .connect(name, tcp)
+            .await
+            .map_err(|error| crate::trust::tls::explain(&error))?;
+        let (_, session) = stream.get_ref();
+        if session.alpn_protocol() != Some(b"h2") {
+            return Err("the other end does not speak HTTP/2 (ALPN h2)".into());
+        }
+        let peer = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        self.handshake(stream, peer).await
+    }
+
+    async fn handshake<T>(&self, io: T, peer: Vec<CertificateDer<'static>>) -> Result<Connection, BoxError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let cut = CancellationToken::new();
+        let until_cut = UntilCut(cut.clone());
+        let (sender, driver) = Builder::new(until_cut.clone())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(self.limits.header_list)
+            .keep_alive_interval(self.limits.keepalive_interval)
+            .keep_alive_timeout(self.limits.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(io))
+            .await?;
+        let destination = self.name.clone();
+        until_cut.execute(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%destination, error = %root_cause(&error), "connection ended");
+            }
+        });
+        Ok(Connection { destination: self.name.clone(), sender, in_flight: AtomicUsize::new(0), peer, cut })
+    }
+
+    fn forget(&self, gone: &Arc<Connection>) {
+        if !gone.is_open() {
+            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            connections.retain(|c| !Arc::ptr_eq(c, gone));
+        }
+    }
+}
+
+impl Connection {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.cut.is_cancelled()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}
+
+/// Runs a connection's tasks, hyper's own among them, until the connection is cut.
+#[derive(Clone)]
+struct UntilCut(CancellationToken);
+
+impl<F> Executor<F> for UntilCut
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let cut = self.0.clone();
+        tokio::spawn(async move { cut.run_until_cancelled_owned(task).await.map(drop) });
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What a broken HTTP/2 stream means in gRPC (the protocol's table of error codes).
+pub(super) fn code_of(error: &(dyn std::error::Error + 'static)) -> Code {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return match h2.reason() {
+                Some(h2::Reason::CANCEL) => Code::Cancelled,
+                Some(h2::Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+                Some(h2::Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
+                Some(h2::Reason::REFUSED_STREAM) => Code::Unavailable,
+                Some(_) if h2.is_reset() => Code::Internal,
+                _ => Code::Unavailable,
+            };
+        }
+        cause = error.source();
+    }
+    Code::Unavailable
+}
+
+/// The innermost cause, which says most.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn broken(error: &hyper::Error) -> UpstreamError {
+    UpstreamError::Broken { code: code_of(error), message: root_cause(error) }
+}

@@ -1,0 +1,88 @@
+//! Everything that reloads together: directory, types, grants, outbound list, certificates, and the connections made with them. A
+//! new view replaces the old one whole; calls under way keep the one they began with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::{Loaded, NodeConfig};
+use crate::policy::{Grants, Outbound};
+use crate::schema::Catalogue;
+use crate::trust::certificate::Anchors;
+use crate::trust::directory::Directory;
+use crate::trust::identity::{Identity, MemberId, SystemId};
+use crate::trust::tls;
+
+use super::node::NodeError;
+use super::upstream::{Connections, Upstream, UpstreamLimits};
+
+/// What a node goes by.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(super) member: MemberId,
+    pub(super) directory: Arc<Directory>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) grants: Arc<Grants>,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) anchors: Arc<Anchors>,
+    /// Of both listeners.
+    pub(super) server: Arc<rustls::ServerConfig>,
+    peers: HashMap<MemberId, Vec<Arc<Upstream>>>,
+    backends: HashMap<SystemId, Arc<Upstream>>,
+}
+
+impl View {
+    /// From what configuration has loaded and checked. Its connections are among `connections`.
+    pub(super) fn new(config: &NodeConfig, loaded: &Loaded, connections: &Connections) -> Result<Self, NodeError> {
+        let limits = UpstreamLimits {
+            connections: config.limits.connections_per_peer.get(),
+            connect_timeout: config.limits.connect_timeout,
+            keepalive_interval: config.limits.keepalive_interval,
+            keepalive_timeout: config.limits.keepalive_timeout,
+            header_list: u32::try_from(config.limits.metadata).unwrap_or(u32::MAX),
+        };
+        let mut peers: HashMap<MemberId, Vec<Arc<Upstream>>> = HashMap::new();
+        for node in loaded.directory.nodes.iter().filter(|node| node.member != config.node.member) {
+            let tls = tls::client_config(&loaded.credentials, &loaded.anchors, node.identity())?;
+            let name = node.identity().to_string();
+            let upstream = Upstream::new(name, node.endpoint.clone(), Some(tls), limits, connections.clone())?;
+            peers.entry(node.member.clone()).or_default().push(Arc::new(upstream));
+        }
+        let mut backends = HashMap::new();
+        for (system, backend) in &loaded.backends {
+            let identity = Identity::System(system.clone());
+            let tls = match backend.endpoint.tls {
+                true => Some(tls::client_config(&loaded.credentials, &backend.anchors, identity)?),
+                false => None,
+            };
+            let address = backend.endpoint.authority();
+            let upstream = Upstream::new(system.to_string(), address, tls, limits, connections.clone())?;
+            backends.insert(system.clone(), Arc::new(upstream));
+        }
+        Ok(Self {
+            member: config.node.member.clone(),
+            directory: loaded.directory.clone(),
+            catalogue: loaded.catalogue.clone(),
+            grants: loaded.grants.clone(),
+            outbound: loaded.outbound.clone(),
+            anchors: loaded.anchors.clone(),
+            server: loaded.server_tls.clone(),
+            peers,
+            backends,
+        })
+    }
+
+    /// A member's node: of several, one that is connected, or else one that did not just fail.
+    pub(super) fn peer(&self, member: &MemberId) -> Option<&Arc<Upstream>> {
+        let nodes = self.peers.get(member)?;
+        nodes
+            .iter()
+            .find(|node| node.open_connections() > 0)
+            .or_else(|| nodes.iter().find(|node| !node.has_just_failed()))
+            .or_else(|| nodes.first())
+    }
+
+    /// A system of this member.
+    pub(super) fn backend(&self, system: &SystemId) -> Option<&Arc<Upstream>> {
+        self.backends.get(system)
+    }
+}

@@ -1,0 +1,211 @@
+//! The log record in the making: the public fields of an entry, the private values behind its commitment, and the
+//! key of the exchange. A [`Draft`] is filled where the exchange is known and sealed into a [`Record`]: from then on
+//! the entry is bytes, encoded once and never again.
+
+use bytes::Bytes;
+use prost::Message;
+use uuid::Uuid;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::commitment;
+pub use crate::proto::kopuro::log::v1::{Entry, Kind, Outcome, PrivateField, PrivateFields, Publication, Side, Slot};
+
+/// The largest entry, and the largest private half, in bytes: an entry's length is 16 bits in a C2SP entry bundle.
+pub const MAX_ENTRY: usize = 65_535;
+
+/// K: 32 random bytes of one exchange, from which the salts of all its entries are derived. Wiped when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct ExchangeKey([u8; 32]);
+
+impl ExchangeKey {
+    /// Draws a key for a new exchange.
+    pub fn generate() -> Self {
+        let mut key = Self([0; 32]);
+        getrandom::fill(&mut key.0).expect("the kernel's random source does not fail once it has started");
+        key
+    }
+
+    /// The key kept in an entry's private half; none where it has not 32 bytes.
+    pub fn from_private(private: &PrivateFields) -> Option<Self> {
+        Some(Self(private.key.as_ref().try_into().ok()?))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for ExchangeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ExchangeKey(…)")
+    }
+}
+
+/// An entry before it is encoded. The public fields are those of [`Entry`]; see `proto/kopuro/log/v1/entry.proto`.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "the fields of Entry, documented there")]
+pub struct Draft {
+    pub kind: Kind,
+    pub exchange_id: Uuid,
+    pub time_unix_ms: i64,
+    pub consumer: String,
+    pub provider: String,
+    pub service: String,
+    pub method: String,
+    pub legal_basis: String,
+    pub publication: Publication,
+    pub delay_days: u32,
+    pub outcome: Outcome,
+    pub grpc_status: u32,
+    pub reason: String,
+    pub side: Side,
+    pub peer_checkpoint: String,
+    key: ExchangeKey,
+    private: Vec<(Slot, Zeroizing<Vec<u8>>)>,
+}
+
+impl Draft {
+    /// A draft with nothing but what every entry has; the key is the exchange's own, the same in all its entries.
+    pub fn new(kind: Kind, exchange_id: Uuid, time_unix_ms: i64, key: &ExchangeKey) -> Self {
+        Self {
+            kind,
+            exchange_id,
+            time_unix_ms,
+            consumer: String::new(),
+            provider: String::new(),
+            service: String::new(),
+            method: String::new(),
+            legal_basis: String::new(),
+            publication: Publication::Unspecified,
+            delay_days: 0,
+            outcome: Outcome::Unspecified,
+            grpc_status: 0,
+            reason: String::new(),
+            side: Side::Unspecified,
+            peer_checkpoint: String::new(),
+            key: key.clone(),
+            private: Vec::new(),
+        }
+    }
+
+    /// Commits to a private value. The last one given for a slot counts.
+    pub fn set(&mut self, slot: Slot, value: impl Into<Vec<u8>>) -> &mut Self {
+        self.private.retain(|(other, _)| *other != slot);
+        self.private.push((slot, Zeroizing::new(value.into())));
+        self
+    }
+
+    /// Computes the commitment and encodes both halves.
+    pub fn seal(self) -> Record {
+        let fields: Vec<(u8, &[u8])> =
+            self.private.iter().map(|(slot, value)| (*slot as u8, value.as_slice())).collect();
+        let commitment = commitment::root(self.key.as_bytes(), &fields);
+        let private = encode_private(&self.key, &self.private);
+        let entry = Entry {
+            kind: self.kind.into(),
+            exchange_id: Bytes::copy_from_slice(self.exchange_id.as_bytes()),
+            time_unix_ms: self.time_unix_ms,
+            consumer: self.consumer,
+            provider: self.provider,
+            service: self.service,
+            method: self.method,
+            legal_basis: self.legal_basis,
+            publication: self.publication.into(),
+            delay_days: self.delay_days,
+            outcome: self.outcome.into(),
+            grpc_status: self.grpc_status,
+            reason: self.reason,
+            side: self.side.into(),
+            commitment: Bytes::copy_from_slice(&commitment.0),
+            peer_checkpoint: self.peer_checkpoint,
+        };
+        Record { entry: entry.encode_to_vec().into(), private }
+    }
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let exchange = self.exchange_id;
+        f.debug_struct("Draft").field("kind", &self.kind).field("exchange_id", &exchange).finish_non_exhaustive()
+    }
+}
+
+/// A sealed draft: what [`super::Log::append`] takes.
+#[derive(Clone)]
+pub struct Record {
+    /// The entry's bytes: the leaf.
+    pub entry: Bytes,
+    /// The private half: [`PrivateFields`], encoded. Wiped when dropped.
+    pub private: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").field("entry_bytes", &self.entry.len()).finish_non_exhaustive()
+    }
+}
+
+/// [`PrivateFields`] as protobuf, written here field by field so that no copy is left behind unwiped.
+fn encode_private(key: &ExchangeKey, fields: &[(Slot, Zeroizing<Vec<u8>>)]) -> Zeroizing<Vec<u8>> {
+    use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+    let inner = |slot: Slot, value: &[u8]| {
+        let number = slot as u64;
+        let slot_len = if number == 0 { 0 } else { key_len(1) + encoded_len_varint(number) };
+        let len = value.len() as u64;
+        let value_len = if value.is_empty() { 0 } else { key_len(2) + encoded_len_varint(len) + value.len() };
+        slot_len + value_len
+    };
+    let outer = |(slot, value): &(Slot, Zeroizing<Vec<u8>>)| {
+        let len = inner(*slot, value);
+        key_len(2) + encoded_len_varint(len as u64) + len
+    };
+    // Reserved in full: growing would leave the old buffer unwiped.
+    let total = 2 + 32 + fields.iter().map(outer).sum::<usize>();
+    let mut out = Zeroizing::new(Vec::with_capacity(total));
+    encode_key(1, WireType::LengthDelimited, &mut *out);
+    encode_varint(32, &mut *out);
+    out.extend_from_slice(key.as_bytes());
+    for (slot, value) in fields {
+        encode_key(2, WireType::LengthDelimited, &mut *out);
+        encode_varint(inner(*slot, value) as u64, &mut *out);
+        if *slot as u64 != 0 {
+            encode_key(1, WireType::Varint, &mut *out);
+            encode_varint(*slot as u64, &mut *out);
+        }
+        if !value.is_empty() {
+            encode_key(2, WireType::LengthDelimited, &mut *out);
+            encode_varint(value.len() as u64, &mut *out);
+            out.extend_from_slice(value);
+        }
+    }
+    debug_assert_eq!(out.len(), total);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sealed_halves_decode_and_open() {
+        let key = ExchangeKey::generate();
+        let mut draft = Draft::new(Kind::RequestSent, Uuid::now_v7(), 1_700_000_000_000, &key);
+        draft.consumer = "KG/GOV/1/tax".into();
+        draft.set(Slot::RequestDigest, [9; 32]).set(Slot::Subject, "wrong").set(Slot::Subject, "20101199912345");
+        draft.set(Slot::Case, "").set(Slot::Query, vec![1; 300]);
+        let record = draft.seal();
+
+        let entry = Entry::decode(record.entry.clone()).unwrap();
+        assert_eq!((entry.kind(), entry.consumer.as_str()), (Kind::RequestSent, "KG/GOV/1/tax"));
+        let private = PrivateFields::decode(&record.private[..]).unwrap();
+        assert_eq!(private.encode_to_vec(), *record.private, "as prost would have written it");
+        let key = ExchangeKey::from_private(&private).unwrap();
+        let fields: Vec<(u8, &[u8])> = private.fields.iter().map(|f| (f.slot as u8, &f.value[..])).collect();
+        let root = super::super::tree::Hash(entry.commitment.as_ref().try_into().unwrap());
+        for slot in [Slot::RequestDigest, Slot::Subject, Slot::Case, Slot::Query] {
+            commitment::Opening::new(key.as_bytes(), &fields, slot as u8).unwrap().verify(root).unwrap();
+        }
+        assert!(!format!("{draft_debug:?}", draft_debug = record).contains("2010"));
+    }
+}

@@ -1,0 +1,350 @@
+//! The append-only log: entries, their Merkle tree, durable commits, proofs, signed checkpoints, derived indexes.
+//!
+//! In: [`Record`]s, sealed from a [`entry::Draft`]. Out: their indices, once they are durable under a signed
+//! [`Checkpoint`]; entries' bytes; proofs. The room knows nothing of gRPC and nothing of what an exchange may do. Its
+//! invariants, each kept in one place:
+//!
+//! - what was acknowledged survives SIGKILL and power cuts, or the log refuses to open and says what is lost
+//!   ([`commit`], `store`, `recovery`);
+//! - no history is ever signed over: after any failure nothing is signed until a restart has recomputed the tree;
+//! - readers see durable entries only, under the checkpoint that covers them.
+//!
+//! ```text
+//! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
+//! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
+//! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
+//! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
+//! space       the watermark                          verify      the same checks for an auditor, with a public key
+//! ```
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::trust::note::Signer;
+
+pub mod checkpoint;
+pub mod closed;
+mod commit;
+pub mod commitment;
+pub mod entry;
+mod error;
+mod head;
+pub mod index;
+pub mod proof;
+mod recovery;
+mod seal;
+mod shared;
+mod sled_store;
+mod space;
+mod store;
+pub mod tree;
+pub mod verify;
+
+pub use checkpoint::Checkpoint;
+use commit::{Message, Writer};
+pub use entry::Record;
+use entry::{Entry, MAX_ENTRY, Side};
+pub use error::{AppendError, LogError, LogHealth};
+use head::Head;
+use seal::Seal;
+use shared::{Shared, StoredTree};
+use sled_store::SledStore;
+use space::Watermark;
+use store::{Store, Stored};
+use tree::{Hash, RightEdge, Subtrees};
+
+/// About how many bytes of entries one [`Log::read`] gives.
+const READ_BYTES: usize = 1 << 20;
+
+/// Where a log is and how it behaves.
+#[derive(Debug)]
+pub struct LogOptions {
+    /// The data folder; made where missing. The log has `head`, `seal.key` and `sled/` in it.
+    pub folder: PathBuf,
+    /// The log's key. Its name is the log's origin.
+    pub signer: Signer,
+    /// How many appends may wait in the queue.
+    pub queue: usize,
+    /// How long an append waits for room in the queue.
+    pub queue_wait: Duration,
+    /// The most entries in one commit.
+    pub max_batch: usize,
+    /// Below this many free bytes the log warns.
+    pub warn_free: u64,
+    /// Below this many free bytes the log refuses.
+    pub refuse_free: u64,
+}
+
+impl LogOptions {
+    /// Options that suit a node, for a log in this folder under this key.
+    pub fn new(folder: impl Into<PathBuf>, signer: Signer) -> Self {
+        Self {
+            folder: folder.into(),
+            signer,
+            queue: 8_192,
+            queue_wait: Duration::from_secs(5),
+            max_batch: 1_024,
+            warn_free: 2 << 30,
+            refuse_free: 512 << 20,
+        }
+    }
+}
+
+/// What opening a log found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// How many entries the log has.
+    pub size: u64,
+    /// Exchanges that were opened and never closed, in the order of their entries: the node was interrupted.
+    pub open_exchanges: Vec<OpenExchange>,
+    /// By how many durable commits the head file lagged. One is an ordinary crash; more, and the head is an older copy.
+    pub head_behind: u64,
+}
+
+/// An exchange that has an opening entry on this side and no closing one.
+#[derive(Clone, Debug)]
+pub struct OpenExchange {
+    /// Its id.
+    pub exchange_id: Uuid,
+    /// Which side this log saw: by `REQUEST_SENT` the consumer's, by `REQUEST_RECEIVED` the provider's.
+    pub side: Side,
+    /// Where its opening entry is.
+    pub index: u64,
+    /// The opening entry.
+    pub entry: Entry,
+}
+
+/// What an appender is told once its entry is durable.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// Where the entry is.
+    pub index: u64,
+    /// The signed checkpoint that covers it, shared by all entries of its commit.
+    pub checkpoint: Arc<Checkpoint>,
+    commit: Arc<CommitLeaves>,
+}
+
+impl Appended {
+    /// The inclusion proof of the entry under [`Self::checkpoint`], computed from memory.
+    pub fn inclusion_proof(&self) -> Vec<Hash> {
+        proof::inclusion(&mut CommitTree(&self.commit), self.index, self.checkpoint.size).unwrap_or_default()
+    }
+}
+
+/// A handle to an open log. Clones are handles to the same log, which is closed by [`Log::close`] or with the last one.
+#[derive(Clone)]
+pub struct Log {
+    sender: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
+    queue_wait: Duration,
+}
+
+impl Log {
+    /// Opens the log of a folder, or makes an empty one: recomputes the tree from the entries, compares it with what
+    /// was signed, and starts the writer thread. Blocks, for a second or so per million entries.
+    pub fn open(options: LogOptions) -> Result<(Self, Recovered), LogError> {
+        let LogOptions { folder, signer, queue, queue_wait, max_batch, warn_free, refuse_free } = options;
+        std::fs::create_dir_all(&folder).map_err(LogError::io(&folder))?;
+        if !SledStore::exists(&folder) {
+            // Before sled makes an empty one.
+            match Head::read(&folder)? {
+                head::Found::Checkpoint(head) if head.size > 0 => return Err(recovery::lost(0, head.size)),
+                _ => {}
+            }
+        }
+        let store = SledStore::open(&folder)?;
+        let mut open_exchanges = recovery::OpenTracker::default();
+        let on_entry = |index, entry: &[u8]| open_exchanges.entry(index, entry);
+        let agreed = recovery::agree(&store, &signer.verifier(), &folder.join(head::FILE), false, on_entry)?;
+        let replay = agreed.replay;
+        let size = replay.edge.size();
+        let seal = Seal::open(&folder, size == 0)?;
+        let signing = |source| LogError::Signature { size, key: signer.verifier().to_string(), source };
+        let checkpoint = match replay.last {
+            Some(last) => last,
+            None => Checkpoint::sign(&signer, &replay.edge).map_err(signing)?,
+        };
+        store.settle(&checkpoint)?;
+        if agreed.has_head && agreed.ahead > 1 {
+            tracing::warn!(commits = agreed.ahead, "the head file was older than the last crash explains");
+        }
+        metrics::gauge!("kopuro_log_entries").set(size as f64);
+
+        let mut watermark = Watermark { folder, warn: warn_free, refuse: refuse_free, looked: None };
+        let health = watermark.look().unwrap_or(LogHealth::Healthy);
+        let queue = queue.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared::new(Box::new(store), seal, replay.tiles, checkpoint, health, queue));
+        let (sender, receiver) = mpsc::channel();
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            receiver,
+            signer,
+            edge: replay.edge,
+            watermark,
+            max_batch: max_batch.max(1),
+            batch: commit::Batch::default(),
+            last: commit::LastCommit::default(),
+        };
+        let thread = std::thread::Builder::new().name("kopuro-log".into()).spawn(|| writer.run());
+        thread.map_err(|error| LogError::Store(format!("no thread for the writer: {error}")))?;
+        let open_exchanges = open_exchanges.into_open();
+        let recovered = Recovered { size, open_exchanges, head_behind: agreed.ahead };
+        Ok((Self { sender, shared, queue_wait }, recovered))
+    }
+
+    /// Appends an entry and waits until it is durable. The wait for room in the queue is bounded; from then on it is
+    /// as long as the disk takes. Whoever stops waiting after that does not take the entry back.
+    pub async fn append(&self, record: Record) -> Result<Appended, AppendError> {
+        let (stored, leaf) = self.prepare(record)?;
+        let place = match self.shared.room.try_acquire() {
+            Ok(place) => place,
+            Err(_) => match tokio::time::timeout(self.queue_wait, self.shared.room.acquire()).await {
+                Ok(place) => place.map_err(|_| AppendError::Closed)?,
+                Err(_) => return Err(AppendError::QueueFull),
+            },
+        };
+        // The writer gives the place back when it takes the entry out of the queue.
+        place.forget();
+        let (waiter, answer) = oneshot::channel();
+        let message = Message::Append { stored, leaf, waiter: Some(waiter) };
+        self.sender.send(message).map_err(|_| AppendError::Closed)?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Appends an entry for which nobody waits, where there is room in the queue. Whether it becomes durable is not
+    /// told.
+    pub fn append_detached(&self, record: Record) -> Result<(), AppendError> {
+        let (stored, leaf) = self.prepare(record)?;
+        let place = self.shared.room.try_acquire().map_err(|error| match error {
+            tokio::sync::TryAcquireError::Closed => AppendError::Closed,
+            tokio::sync::TryAcquireError::NoPermits => AppendError::QueueFull,
+        })?;
+        place.forget();
+        self.sender.send(Message::Append { stored, leaf, waiter: None }).map_err(|_| AppendError::Closed)
+    }
+
+    /// The latest checkpoint: durable, signed. An empty log has one too.
+    pub fn checkpoint(&self) -> Arc<Checkpoint> {
+        Arc::clone(&self.shared.checkpoint.borrow())
+    }
+
+    /// Follows the log: the value changes with each commit.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Checkpoint>> {
+        self.shared.checkpoint.subscribe()
+    }
+
+    /// Entries' bytes from an index on, at most `max_entries` and about a mebibyte; none at the end of the log. Blocks
+    /// shortly.
+    pub fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Bytes>, LogError> {
+        let size = self.shared.size();
+        if from > size {
+            return Err(LogError::Beyond { asked: from, size });
+        }
+        let entries = self.shared.with_store(|store| store::read(store, from, size, max_entries, READ_BYTES))?;
+        Ok(entries.into_iter().map(|stored| stored.entry).collect())
+    }
+
+    /// The private half of an entry: encoded [`entry::PrivateFields`]. Blocks shortly.
+    pub fn read_private(&self, index: u64) -> Result<Zeroizing<Vec<u8>>, LogError> {
+        let size = self.shared.size();
+        let stored = self.shared.with_store(|store| store::read(store, index, size, 1, usize::MAX))?;
+        let stored = stored.first().ok_or(LogError::Beyond { asked: index, size })?;
+        let private = self.shared.seal.open_sealed(&Hash::of_leaf(&stored.entry), &stored.sealed);
+        private.ok_or_else(|| LogError::Damaged { index, what: "its private half does not open".into() })
+    }
+
+    /// The inclusion proof of an entry in the tree of the first `size` entries. Blocks shortly.
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
+        self.prove(size, |tree| proof::inclusion(tree, index, size))
+    }
+
+    /// The proof that the tree of `old` entries is a prefix of that of `new` entries. Blocks shortly.
+    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, LogError> {
+        self.prove(new, |tree| proof::consistency(tree, old, new))
+    }
+
+    /// How the log is, now and from now on.
+    pub fn health(&self) -> watch::Receiver<LogHealth> {
+        self.shared.health.subscribe()
+    }
+
+    /// Commits what has queued, stops the writer thread and closes the store; the folder can be opened again then.
+    /// Later appends give [`AppendError::Closed`].
+    pub async fn close(self) {
+        let (answer, closed) = oneshot::channel();
+        if self.sender.send(Message::Close(answer)).is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// What an append can do before it has a place in the queue: check, hash, seal, off the writer thread.
+    fn prepare(&self, record: Record) -> Result<(Stored, Hash), AppendError> {
+        if let Some(reason) = self.shared.refusal() {
+            return Err(AppendError::Refusing(reason));
+        }
+        let largest = record.entry.len().max(record.private.len() + seal::OVERHEAD);
+        if largest > MAX_ENTRY {
+            return Err(AppendError::TooLarge(largest));
+        }
+        let leaf = Hash::of_leaf(&record.entry);
+        let sealed = self.shared.seal.seal(&leaf, &record.private);
+        let sealed = sealed.ok_or_else(|| AppendError::Refusing("the private half cannot be sealed".into()))?;
+        Ok((Stored { entry: record.entry, sealed: sealed.into() }, leaf))
+    }
+
+    fn prove<T>(
+        &self,
+        size: u64,
+        make: impl FnOnce(&mut StoredTree<'_>) -> Result<T, proof::MakeError<LogError>>,
+    ) -> Result<T, LogError> {
+        let durable = self.shared.size();
+        if size > durable {
+            return Err(LogError::Beyond { asked: size, size: durable });
+        }
+        self.shared.with_store(|store| {
+            make(&mut StoredTree::new(&self.shared, store)).map_err(|error| match error {
+                proof::MakeError::Beyond(asked, size) => LogError::Beyond { asked, size },
+                proof::MakeError::Source(error) => error,
+            })
+        })
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("size", &self.shared.size()).finish_non_exhaustive()
+    }
+}
+
+/// The tree before a commit and the leaves it added: enough for the proof of each of them.
+#[derive(Debug)]
+struct CommitLeaves {
+    before: RightEdge,
+    leaves: Vec<Hash>,
+}
+
+/// [`CommitLeaves`] as a source of proofs.
+struct CommitTree<'a>(&'a CommitLeaves);
+
+impl Subtrees for CommitTree<'_> {
+    type Error = LogError;
+
+    fn complete(&mut self, level: u32, index: u64) -> Result<Hash, LogError> {
+        if let Some(root) = self.0.before.complete(level, index) {
+            return Ok(root);
+        }
+        let first = self.0.before.size();
+        if level == 0 {
+            let leaf = index.checked_sub(first).and_then(|at| self.0.leaves.get(at as usize));
+            return leaf.copied().ok_or(LogError::Beyond { asked: index, size: first });
+        }
+        let (left, right) = (self.complete(level - 1, 2 * index)?, self.complete(level - 1, 2 * index + 1)?);
+        Ok(Hash::of_node(&left, &right))
+    }
+}

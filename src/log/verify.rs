@@ -1,0 +1,48 @@
+//! Verification of a log that no node has open, with nothing but its public key: what an auditor runs.
+//!
+//! Everything that opening checks, and every commit's signature besides. It signs nothing and changes neither entries
+//! nor head; sled itself tidies up its files when opened, as it does for a node.
+
+use std::path::Path;
+
+use super::checkpoint::Checkpoint;
+use super::error::LogError;
+use super::head::{self, Found, Head};
+use super::recovery;
+use super::sled_store::SledStore;
+use crate::trust::note::Verifier;
+
+/// What a folder was verified to hold.
+#[derive(Debug)]
+pub struct Verified {
+    /// The latest checkpoint. None where the log has never had an entry and no head.
+    pub checkpoint: Option<Checkpoint>,
+    /// How many entries.
+    pub size: u64,
+    /// How many commits, each with its own signature.
+    pub commits: u64,
+    /// How many of them the head does not know of: one after an ordinary crash.
+    pub ahead_of_head: u64,
+}
+
+/// Recomputes the log of a data folder: every entry, root and signature, and the head. The error names the first bad
+/// index. [`LogError::Locked`] where a node is running on it.
+pub fn verify_folder(folder: &Path, log: &Verifier) -> Result<Verified, LogError> {
+    let head_path = folder.join(head::FILE);
+    let head = Head::read(folder)?;
+    if !SledStore::exists(folder) {
+        return Err(match head {
+            Found::Checkpoint(head) if head.size > 0 => recovery::lost(0, head.size),
+            _ => LogError::Missing(folder.into()),
+        });
+    }
+    let store = SledStore::open(folder)?;
+    let agreed = recovery::agree(&store, log, &head_path, true, |_, _| {})?;
+    let checkpoint = match (agreed.replay.last, head) {
+        (Some(last), _) => Some(last),
+        (None, Found::Checkpoint(head)) => Some(head),
+        (None, _) => None,
+    };
+    let size = agreed.replay.edge.size();
+    Ok(Verified { checkpoint, size, commits: agreed.replay.commits, ahead_of_head: agreed.ahead })
+}

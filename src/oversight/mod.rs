@@ -1,0 +1,9 @@
+//! What auditors and citizens see of the log. For now: the query API.
+//!
+//! In: requests of auditors whose certificates the gateway has verified. Out: exchanges, entries, proofs, counts.
+//! Nothing here writes but the entries that say who looked.
+
+pub mod audit;
+pub mod filter;
+pub mod join;
+mod status;

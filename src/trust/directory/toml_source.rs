@@ -1,0 +1,239 @@
+//! `directory.toml`: what a council's secretary writes and reviews, and from which the text is made.
+//!
+//! ```toml
+//! federation = "KG"
+//! version = 7
+//! expires = 2027-03-01T00:00:00Z
+//! threshold = 2
+//! council = ["audit-chamber+5f1a3c0e+AT…", "ombudsman+…", "ministry+…"]
+//!
+//! [[members]]
+//! id = "KG/GOV/70000005"
+//! ky = "Жарандык абалдын актыларын каттоо"
+//! ru = "Запись актов гражданского состояния"
+//! en = "Civil Registry"
+//!
+//! [[nodes]]
+//! member = "KG/GOV/70000005"
+//! name = "main"
+//! endpoint = "gw.civil.kg:7444"
+//! log_key = "gw.civil.kg/log+0a1b2c3d+AU…"
+//!
+//! [[systems]]
+//! id = "KG/GOV/70000005/civil-registry"
+//!
+//! [[services]]
+//! name = "kg.civil.v1.CivilRegistry"
+//! provider = "KG/GOV/70000005/civil-registry"
+//! descriptors = "civil.binpb"          # a FileDescriptorSet beside this file, or its SHA-256 in hex
+//!
+//! [[auditors]]
+//! identity = "KG/NGO/10000003/_auditor/board"
+//! ```
+//!
+//! In any order; every field is needed, and one that is not known is an error.
+
+use std::fmt::Display;
+use std::ops::Range;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
+use toml::Spanned;
+
+use super::check::{self, List};
+use super::text::parse_digest;
+use super::{Auditor, Directory, DirectoryError, Member, Node, Service, System};
+
+/// Finds a descriptor set by the path that the source gives, and says its SHA-256 or what is wrong with it.
+pub type DescriptorLookup<'a> = dyn FnMut(&str) -> Result<[u8; 32], String> + 'a;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDirectory {
+    federation: Spanned<String>,
+    version: Spanned<u64>,
+    expires: Spanned<toml::Value>,
+    threshold: Spanned<usize>,
+    council: Vec<Text>,
+    #[serde(default)]
+    members: Vec<Spanned<RawMember>>,
+    #[serde(default)]
+    nodes: Vec<Spanned<RawNode>>,
+    #[serde(default)]
+    systems: Vec<Spanned<RawSystem>>,
+    #[serde(default)]
+    services: Vec<Spanned<RawService>>,
+    #[serde(default)]
+    auditors: Vec<Spanned<RawAuditor>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMember {
+    id: Text,
+    ky: Text,
+    ru: Text,
+    en: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNode {
+    member: Text,
+    name: Text,
+    endpoint: Text,
+    log_key: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSystem {
+    id: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawService {
+    name: Text,
+    provider: Text,
+    descriptors: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuditor {
+    identity: Text,
+}
+
+type Text = Spanned<String>;
+
+pub(super) fn parse(source: &str, lookup: &mut DescriptorLookup<'_>) -> Result<Directory, DirectoryError> {
+    let raw: RawDirectory = toml::from_str(source).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(source, &span));
+        DirectoryError::Toml { line, reason: error.message().into() }
+    })?;
+    let mut directory = raw.convert(source, lookup)?;
+    check::check(&directory).map_err(|problem| DirectoryError::Toml {
+        line: raw.line_of_problem(source, problem.place, problem.field),
+        reason: format!("{}: {}", problem.field, problem.reason),
+    })?;
+    directory.sort();
+    Ok(directory)
+}
+
+impl RawDirectory {
+    fn convert(&self, source: &str, lookup: &mut DescriptorLookup<'_>) -> Result<Directory, DirectoryError> {
+        let mut services = Vec::new();
+        for service in &self.services {
+            let RawService { name, provider, descriptors } = service.get_ref();
+            let digest = match parse_digest(descriptors.get_ref()) {
+                Some(digest) => digest,
+                None => {
+                    lookup(descriptors.get_ref()).map_err(|reason| wrong(source, descriptors, "descriptors", reason))?
+                }
+            };
+            let provider = value(source, provider, "provider")?;
+            services.push(Service { name: name.get_ref().clone(), provider, descriptors: digest });
+        }
+        Ok(Directory {
+            federation: self.federation.get_ref().clone(),
+            version: *self.version.get_ref(),
+            expires: expiry(self.expires.get_ref())
+                .map_err(|reason| wrong(source, &self.expires, "expires", reason))?,
+            threshold: *self.threshold.get_ref(),
+            council: all(&self.council, |key| value(source, key, "council"))?,
+            members: all(&self.members, |member| {
+                let RawMember { id, ky, ru, en } = member.get_ref();
+                let [name_ky, name_ru, name_en] = [ky, ru, en].map(|name| name.get_ref().clone());
+                Ok(Member { id: value(source, id, "id")?, name_ky, name_ru, name_en })
+            })?,
+            nodes: all(&self.nodes, |node| {
+                let RawNode { member, name, endpoint, log_key } = node.get_ref();
+                Ok(Node {
+                    member: value(source, member, "member")?,
+                    name: name.get_ref().clone(),
+                    endpoint: endpoint.get_ref().clone(),
+                    log_key: value(source, log_key, "log_key")?,
+                })
+            })?,
+            systems: all(&self.systems, |system| Ok(System { id: value(source, &system.get_ref().id, "id")? }))?,
+            services,
+            auditors: all(&self.auditors, |auditor| {
+                Ok(Auditor { identity: value(source, &auditor.get_ref().identity, "identity")? })
+            })?,
+        })
+    }
+
+    fn line_of_problem(&self, source: &str, place: Option<(List, usize)>, field: &str) -> usize {
+        let span = match place {
+            Some((list, index)) => self.span_of(list, index, field),
+            None => match field {
+                "federation" => Some(self.federation.span()),
+                "version" => Some(self.version.span()),
+                "expires" => Some(self.expires.span()),
+                _ => Some(self.threshold.span()),
+            },
+        };
+        span.map_or(1, |span| line_of(source, &span))
+    }
+
+    fn span_of(&self, list: List, index: usize, field: &str) -> Option<Range<usize>> {
+        Some(match list {
+            List::Council => self.council.get(index)?.span(),
+            List::Members => {
+                let member = self.members.get(index)?.get_ref();
+                match field {
+                    "ky" => member.ky.span(),
+                    "ru" => member.ru.span(),
+                    "en" => member.en.span(),
+                    _ => member.id.span(),
+                }
+            }
+            List::Nodes => {
+                let node = self.nodes.get(index)?.get_ref();
+                match field {
+                    "member" => node.member.span(),
+                    "endpoint" => node.endpoint.span(),
+                    "log_key" => node.log_key.span(),
+                    _ => node.name.span(),
+                }
+            }
+            List::Systems => self.systems.get(index)?.get_ref().id.span(),
+            List::Services => {
+                let service = self.services.get(index)?.get_ref();
+                if field == "provider" { service.provider.span() } else { service.name.span() }
+            }
+            List::Auditors => self.auditors.get(index)?.get_ref().identity.span(),
+        })
+    }
+}
+
+/// A TOML date-time, or the same in quotes.
+fn expiry(value: &toml::Value) -> Result<OffsetDateTime, String> {
+    let text = match value {
+        toml::Value::Datetime(time) => time.to_string(),
+        toml::Value::String(text) => text.clone(),
+        _ => return Err("expected a time, as 2027-03-01T00:00:00Z".into()),
+    };
+    let time = OffsetDateTime::parse(&text, &Rfc3339)
+        .map_err(|_| format!("{text:?} is not a time with its zone, as 2027-03-01T00:00:00Z"))?;
+    Ok(time.to_offset(UtcOffset::UTC))
+}
+
+fn value<T: FromStr<Err: Display>>(source: &str, text: &Text, field: &str) -> Result<T, DirectoryError> {
+    text.get_ref().parse().map_err(|error: T::Err| wrong(source, text, field, error))
+}
+
+fn wrong<T>(source: &str, place: &Spanned<T>, field: &str, reason: impl Display) -> DirectoryError {
+    DirectoryError::Toml { line: line_of(source, &place.span()), reason: format!("{field}: {reason}") }
+}
+
+fn all<R, T>(raw: &[R], convert: impl FnMut(&R) -> Result<T, DirectoryError>) -> Result<Vec<T>, DirectoryError> {
+    raw.iter().map(convert).collect()
+}
+
+fn line_of(source: &str, span: &Range<usize>) -> usize {
+    source.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
+}

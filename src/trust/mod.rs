@@ -1,0 +1,12 @@
+//! Who is who, and by what proof: identities, certificates and their revocation, the signed directory, signed notes.
+//!
+//! In: PEM files, CRLs, directory notes. Out: verified identities and TLS configurations. Nothing here knows of
+//! exchanges or of the log's contents.
+
+pub mod certificate;
+pub mod directory;
+pub mod file;
+pub mod identity;
+pub mod note;
+pub mod pki;
+pub mod tls;

@@ -1,0 +1,214 @@
+//! Keys that sign notes, and the text that each half is written as.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::{Note, NoteError};
+
+const TYPE_ED25519: u8 = 0x01;
+const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
+
+/// A named private key. Wiped from memory when dropped; never printed.
+pub struct Signer {
+    name: String,
+    key: SigningKey,
+}
+
+impl Signer {
+    /// A new key from the system's random generator.
+    pub fn generate(name: &str) -> Result<Self, NoteError> {
+        check_name(name)?;
+        let mut seed = Zeroizing::new([0u8; 32]);
+        getrandom::fill(seed.as_mut()).map_err(|error| NoteError::Random(error.to_string()))?;
+        Ok(Self { name: name.into(), key: SigningKey::from_bytes(&seed) })
+    }
+
+    /// Reads `PRIVATE+KEY+name+hex+base64(01 ‖ seed)`; white space around it is allowed, as in a file.
+    pub fn from_encoded(encoded: &str) -> Result<Self, NoteError> {
+        let rest = encoded.trim().strip_prefix(PRIVATE_PREFIX).ok_or(NoteError::SigningKey)?;
+        let (name, id, data) = split_key(rest).ok_or(NoteError::SigningKey)?;
+        check_name(name)?;
+        let data = Zeroizing::new(BASE64_STANDARD.decode(data).map_err(|_| NoteError::SigningKey)?);
+        let (&kind, seed) = data.split_first().ok_or(NoteError::SigningKey)?;
+        if kind != TYPE_ED25519 {
+            return Err(NoteError::KeyType(kind));
+        }
+        let seed = Zeroizing::new(<[u8; 32]>::try_from(seed).map_err(|_| NoteError::SigningKey)?);
+        let signer = Self { name: name.into(), key: SigningKey::from_bytes(&seed) };
+        check_key_id(name, id, signer.verifier().key_id)?;
+        Ok(signer)
+    }
+
+    /// The private key as text, for a file that only its owner reads.
+    pub fn to_encoded(&self) -> Zeroizing<String> {
+        let mut data = Zeroizing::new([0u8; 33]);
+        data[0] = TYPE_ED25519;
+        data[1..].copy_from_slice(self.key.as_bytes());
+        // Room for all of it at once: growing would leave copies of the secret behind.
+        let mut text = Zeroizing::new(String::with_capacity(PRIVATE_PREFIX.len() + self.name.len() + 64));
+        text.push_str(PRIVATE_PREFIX);
+        text.push_str(&self.name);
+        text.push('+');
+        text.push_str(&hex::encode(self.verifier().key_id));
+        text.push('+');
+        BASE64_STANDARD.encode_string(data.as_ref(), &mut text);
+        text
+    }
+
+    /// The key's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The signature alone, without its key id.
+    pub(super) fn signature_of(&self, text: &str) -> Vec<u8> {
+        self.key.sign(text.as_bytes()).to_bytes().to_vec()
+    }
+
+    /// The public half.
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(self.name.clone(), PublicKey::Ed25519(self.key.verifying_key()))
+    }
+
+    /// A note of this text with this key's signature alone. The text must end in a newline.
+    pub fn sign(&self, text: &str) -> Result<String, NoteError> {
+        let mut note = Note::unsigned(text)?;
+        note.add_signature(self)?;
+        Ok(note.to_string())
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer({})", self.verifier())
+    }
+}
+
+/// A named public key. Printed and parsed as a vkey.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    name: String,
+    key_id: [u8; 4],
+    key: PublicKey,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum PublicKey {
+    Ed25519(VerifyingKey),
+}
+
+impl Verifier {
+    /// The key's name; a log's is its origin.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first 4 bytes of SHA-256 over name and key.
+    pub fn key_id(&self) -> [u8; 4] {
+        self.key_id
+    }
+
+    /// Whether `signature` is this key's of `text`.
+    pub fn verifies(&self, text: &str, signature: &[u8]) -> bool {
+        match &self.key {
+            PublicKey::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(text.as_bytes(), &signature).is_ok()),
+        }
+    }
+
+    /// Type and public key, without the name: what tells two keys apart.
+    pub fn key_bytes(&self) -> Vec<u8> {
+        self.key.encode()
+    }
+
+    fn new(name: String, key: PublicKey) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(name.as_bytes());
+        hash.update(b"\n");
+        hash.update(key.encode());
+        let digest = hash.finalize();
+        Self { name, key_id: [digest[0], digest[1], digest[2], digest[3]], key }
+    }
+}
+
+impl PublicKey {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => [&[TYPE_ED25519], &key.as_bytes()[..]].concat(),
+        }
+    }
+
+    fn decode(data: &[u8]) -> Result<Self, NoteError> {
+        match data.split_first() {
+            Some((&TYPE_ED25519, key)) => {
+                let key = key.try_into().map_err(|_| NoteError::VerifierKey)?;
+                Ok(Self::Ed25519(VerifyingKey::from_bytes(key).map_err(|_| NoteError::VerifierKey)?))
+            }
+            Some((&kind, _)) => Err(NoteError::KeyType(kind)),
+            None => Err(NoteError::VerifierKey),
+        }
+    }
+}
+
+impl FromStr for Verifier {
+    type Err = NoteError;
+
+    fn from_str(vkey: &str) -> Result<Self, Self::Err> {
+        let (name, id, data) = split_key(vkey).ok_or(NoteError::VerifierKey)?;
+        check_name(name)?;
+        let data = BASE64_STANDARD.decode(data).map_err(|_| NoteError::VerifierKey)?;
+        let verifier = Self::new(name.into(), PublicKey::decode(&data)?);
+        check_key_id(name, id, verifier.key_id)?;
+        Ok(verifier)
+    }
+}
+
+impl fmt::Display for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}+{}", self.name, hex::encode(self.key_id), BASE64_STANDARD.encode(self.key.encode()))
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Verifier {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Verifier {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), NoteError> {
+    let good = !name.is_empty() && name.chars().all(|c| !c.is_whitespace() && c != '+' && c >= ' ');
+    if good { Ok(()) } else { Err(NoteError::Name(name.into())) }
+}
+
+/// `name+hex+base64` in three; base64 may itself hold a plus.
+fn split_key(text: &str) -> Option<(&str, &str, &str)> {
+    let (name, rest) = text.split_once('+')?;
+    let (id, data) = rest.split_once('+')?;
+    Some((name, id, data))
+}
+
+fn check_key_id(name: &str, written: &str, computed: [u8; 4]) -> Result<(), NoteError> {
+    let computed = hex::encode(computed);
+    if written == computed {
+        return Ok(());
+    }
+    Err(NoteError::KeyId { name: name.into(), written: written.into(), computed })
+}

@@ -1,0 +1,93 @@
+//! The demo, as a stranger runs it: once, with every log verified; and staying up, with the three commands that it
+//! tells people to paste.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const KOPURO: &str = env!("CARGO_BIN_EXE_kopuro");
+
+/// For a debug build on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+fn once_makes_exchanges_and_verifies_every_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(KOPURO)
+        .args(["demo", "--once", "--exchanges", "250", "--dir"])
+        .arg(folder.path().join("demo"))
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((last["exchanges"].as_u64(), last["verified"].as_bool()), (Some(250), Some(true)), "{last}");
+    assert_eq!(last["surprises"], 0, "{stderr}");
+    assert!(last["refused"].as_u64().unwrap() > 0 && last["errors"].as_u64().unwrap() > 0, "{last}");
+    // Almost every exchange leaves two entries in each of two logs.
+    assert!(last["entries"].as_u64().unwrap() > 800, "{last}");
+    for reason in ["GRANT_EXPIRED", "GRANT_MISSING", "METHOD_NOT_GRANTED", "OUTBOUND_NOT_ALLOWED"] {
+        assert!(stdout.contains(reason), "{reason} in {stdout}");
+    }
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("mine"), "precious").unwrap();
+    let output = Command::new(KOPURO).args(["demo", "--once", "--dir"]).arg(folder.path()).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A demo that stays up; it is stopped however the test ends.
+struct Standing(Child);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_commands_it_shows_work_while_it_runs_and_ctrl_c_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = Command::new(KOPURO)
+        .args(["demo", "--exchanges", "60", "--dir"])
+        .arg(folder.path().join("demo"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut demo = Standing(child);
+    let stdout = BufReader::new(demo.0.stdout.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut text = String::new();
+    while !text.contains("until Ctrl-C") {
+        text += &lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{error} after {text}"));
+        text.push('\n');
+    }
+
+    let commands: Vec<String> = commands(&text);
+    assert_eq!(commands.len(), 3, "{text}");
+    for (command, expected) in commands.iter().zip(["\"surname\"", "refused", "verified"]) {
+        let output = Command::new("sh").args(["-c", command]).output().unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{command}\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(stdout.to_lowercase().contains(expected), "{command}\n{stdout}");
+    }
+
+    let pid = demo.0.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(demo.0.wait().unwrap().success());
+}
+
+/// Lines indented by two begin a command; a backslash continues it.
+fn commands(text: &str) -> Vec<String> {
+    let text = text.split_once("Try,").unwrap().1.replace("\\\n", " ");
+    text.lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect()
+}

@@ -1,0 +1,29 @@
+//! One binary, one file per promise or capability, run against real nodes over real sockets.
+
+mod audit;
+mod audit_through_node;
+mod config;
+mod demo;
+mod directory;
+mod directory_source;
+mod drain;
+mod exchange;
+mod handshakes;
+mod harness;
+mod hostile;
+mod log_append;
+mod log_damage;
+mod log_index;
+mod log_kill;
+mod log_power_cut;
+mod log_refuses;
+mod log_support;
+mod log_tree;
+mod node_kill;
+mod pki;
+mod policy;
+mod refusals;
+mod reload;
+mod same_member;
+mod services;
+mod telemetry;

@@ -1,0 +1,86 @@
+//! Health and metrics as operators get them: over a socket.
+
+use std::time::Duration;
+
+use kopuro::telemetry::metrics::{Listener, NodeMetrics, Stage, install};
+use kopuro::telemetry::{Health, Status, admin};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+async fn get(address: std::net::SocketAddr, path: &str, accept: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_served() {
+    let handle = install().unwrap();
+    assert!(install().is_ok(), "several nodes in one process share the recorder");
+    let health = Health::starting();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(admin::serve(listener, handle, health.clone(), async { drop(stopped.await) }));
+
+    assert!(get(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 200"));
+    let starting = get(address, "/readyz", "*/*").await;
+    assert!(starting.starts_with("HTTP/1.1 503") && starting.contains("node: starting"), "{starting}");
+
+    let mut followed = health.subscribe();
+    health.set(Health::NODE, Status::Ok);
+    health.set("log", Status::Warning("2 GiB free".into()));
+    assert!(followed.has_changed().unwrap() && followed.borrow_and_update().is_ready());
+    health.set("log", Status::Warning("2 GiB free".into()));
+    assert!(!followed.has_changed().unwrap(), "the same again is no change");
+    let ready = get(address, "/readyz", "application/json").await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(ready.ends_with(r#"{"conditions":{"log":"2 GiB free"},"ok":true}"#), "{ready}");
+
+    health.set("log", Status::NotReady("disk full".into()));
+    assert!(get(address, "/readyz", "*/*").await.contains("log: disk full"));
+    assert!(get(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 200"));
+    health.set("log", Status::Dead("entries lost".into()));
+    assert!(get(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 503"));
+
+    let metrics = NodeMetrics::new("KG/GOV/5/_node/main");
+    metrics.stage(Stage::Durable, Duration::from_micros(300));
+    metrics.exchange_ended(&"KG/GOV/6".parse().unwrap(), &"KG/GOV/5".parse().unwrap(), "ok");
+    metrics.refused("provider", "GRANT_MISSING");
+    metrics.connections(Listener::Systems).increment(1.0);
+    let text = get(address, "/metrics", "*/*").await;
+    for line in [
+        r#"kopuro_stage_seconds_bucket{node="KG/GOV/5/_node/main",stage="durable",le="0.0005"} 1"#,
+        r#"kopuro_exchanges_total{node="KG/GOV/5/_node/main",consumer="KG/GOV/6",provider="KG/GOV/5",outcome="ok"} 1"#,
+        r#"kopuro_refused_total{node="KG/GOV/5/_node/main",side="provider",reason="GRANT_MISSING"} 1"#,
+        r#"kopuro_connections{node="KG/GOV/5/_node/main",listener="systems"} 1"#,
+        "# HELP kopuro_exchanges_total Exchanges that ended at this node",
+    ] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+
+    assert!(get(address, "/nothing", "*/*").await.starts_with("HTTP/1.1 404"));
+    stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), serving).await.expect("it stops").unwrap();
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(admin::serve(listener, install().unwrap(), Health::starting(), std::future::pending()));
+    let long = "x".repeat(64 << 10);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: node\r\nx-long: {long}\r\n\r\n");
+    // The server may close before it has read everything.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    assert!(get(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 200"), "others are still answered");
+    serving.abort();
+}
