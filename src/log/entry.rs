@@ -119,6 +119,7 @@ impl Draft {
             side: self.side.into(),
             commitment: Bytes::copy_from_slice(&commitment.0),
             peer_checkpoint: self.peer_checkpoint,
+            ..Entry::default()
         };
         Record { entry: entry.encode_to_vec().into(), private }
     }

@@ -219,7 +219,13 @@ impl OpenTracker {
                 };
                 named_first.iter().any(|side| self.closed(id, *side));
             }
-            Kind::Unspecified | Kind::Refused | Kind::Audit => {}
+            Kind::Unspecified
+            | Kind::Refused
+            | Kind::Audit
+            | Kind::RequestCompleted
+            | Kind::Erasure
+            | Kind::Opened
+            | Kind::Evidence => {}
         }
     }
 

@@ -97,7 +97,13 @@ impl Progress {
                 self.open_sides = self.open_sides.saturating_sub(1);
             }
             // A refusal opens and closes its own side at once, and leaves another side open.
-            Kind::Refused | Kind::Audit | Kind::Unspecified => {}
+            Kind::Refused
+            | Kind::Audit
+            | Kind::RequestCompleted
+            | Kind::Erasure
+            | Kind::Opened
+            | Kind::Evidence
+            | Kind::Unspecified => {}
         }
         let tells = match outcome {
             Outcome::Unspecified => false,
@@ -158,6 +164,7 @@ mod tests {
             side: 1,
             commitment: vec![1; 32].into(),
             peer_checkpoint: "note".into(),
+            ..Entry::default()
         };
         let bytes = entry.encode_to_vec();
         let facts = Facts::read(&bytes).unwrap();
