@@ -12,7 +12,7 @@
 //! ```text
 //! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
-//! tile        C2SP tiles and bundles       (pure)
+//! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
@@ -36,6 +36,7 @@ pub mod commitment;
 pub mod entry;
 mod error;
 mod head;
+pub mod hidden;
 pub mod index;
 pub mod proof;
 mod recovery;
