@@ -3,19 +3,24 @@
 //! any sectors of it. Opened on such a disk the log has every entry acknowledged until then, or refuses.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kopuro::log::LogError;
 use uuid::Uuid;
 
-use crate::log_support::{all_ids, open, parse_ack, writer_child};
+use crate::log_support::{all_ids, open, opens, parse_ack, parse_erased, said_erased, writer_child};
 
 /// The writer is run so many times, so that opening an existing log is in the record too.
 const RUNS: u64 = 2;
 const ENTRIES: u64 = 2_500;
-const POINTS: usize = 100;
+const POINTS: usize = 80;
 const SECTOR: usize = 512;
+/// The file of the first shred keys.
+const KEYS: &str = "shred/00000000.keys";
+/// Private halves looked at on each disk.
+const HALVES: usize = 40;
 
 #[test]
 fn nothing_acknowledged_is_lost_to_a_power_cut() {
@@ -42,17 +47,26 @@ fn nothing_acknowledged_is_lost_to_a_power_cut() {
     // In memory where there is such a place: what is synced while opening them is of no interest.
     let disks = Some(Path::new("/dev/shm")).filter(|place| place.is_dir()).unwrap_or_else(|| work.path());
     let mut disk = Disk::default();
-    let mut without_fdatasync = Disk::default();
+    let (mut without_fdatasync, mut without_keys) = (Disk::default(), Disk::default());
+    let mut erased: Vec<(u64, u64)> = Vec::new();
     let mut acknowledged: Vec<(u64, Uuid)> = Vec::new();
+    let mut lost_halves = 0;
     let (mut images, mut refusals) = (0, BTreeMap::<String, usize>::new());
     let mut next = points.iter().peekable();
     for (number, event) in events.iter().enumerate() {
         match event {
-            Event::Ack(lines) => acknowledged.extend(lines.lines().filter_map(parse_ack)),
+            Event::Ack(lines) => {
+                acknowledged.extend(lines.lines().filter_map(parse_ack));
+                erased.extend(lines.lines().filter_map(parse_erased));
+            }
             event => {
                 disk.take(number, event);
-                if !matches!(event, Event::SyncEnd { path: "sled/db", .. }) {
+                let path = if let Event::SyncEnd { path, .. } = event { path } else { "" };
+                if path != "sled/db" {
                     without_fdatasync.take(number, event);
+                }
+                if path != KEYS {
+                    without_keys.take(number, event);
                 }
             }
         }
@@ -67,6 +81,18 @@ fn nothing_acknowledged_is_lost_to_a_power_cut() {
                         for (index, id) in &acknowledged {
                             assert_eq!(ids.get(*index as usize), Some(id), "event {number}, {kept:?}: entry {index}");
                         }
+                        // Some of them with their private values, or erased and said to be.
+                        let said = said_erased(&log);
+                        for _ in 0..HALVES.min(acknowledged.len()) {
+                            opens(&log, &said, acknowledged[random.below(acknowledged.len())].0);
+                        }
+                        for (first, count) in &erased {
+                            (*first..first + count).for_each(|index| assert!(!opens(&log, &said, index)));
+                        }
+                        let lost = (0..ids.len() as u64).rev().take(60);
+                        lost_halves += lost
+                            .filter(|index| matches!(log.read_private(*index), Err(LogError::PrivateLost { .. })))
+                            .count();
                     }
                     Err(error) => *refusals.entry(format!("{error}")).or_default() += 1,
                 }
@@ -79,8 +105,10 @@ fn nothing_acknowledged_is_lost_to_a_power_cut() {
         events.len(),
         acknowledged.len()
     );
+    println!("{} erasures; {lost_halves} halves lost of entries that were never acknowledged", erased.len());
+    assert!(erased.len() > 5 && lost_halves > 0);
     assert_eq!(acknowledged.len() as u64, RUNS * ENTRIES);
-    assert!(syncs > 200 && images > 500);
+    assert!(syncs > 200 && images > 400);
     assert_eq!(refused, 0, "safe, but a power cut alone should never keep a node from starting");
 
     // As a control: sled's own flush makes nothing durable. Without the fdatasync after it all is lost, and noticed.
@@ -88,6 +116,12 @@ fn nothing_acknowledged_is_lost_to_a_power_cut() {
     without_fdatasync.write(image.path(), Kept::Nothing, &mut random);
     let error = open(image.path()).unwrap_err();
     assert!(matches!(error, LogError::Lost { .. } | LogError::Damaged { .. } | LogError::Store(_)), "{error}");
+
+    // And without the fdatasync of the shred keys the values behind acknowledged entries are, and that is noticed too.
+    let image = tempfile::tempdir_in(disks).unwrap();
+    without_keys.write(image.path(), Kept::Nothing, &mut random);
+    let error = open(image.path()).unwrap_err();
+    assert!(matches!(&error, LogError::Damaged { what, .. } if what == "its shred key is missing"), "{error}");
 }
 
 /// Runs the writer under the recording shim; gives the record.
@@ -274,7 +308,8 @@ impl<'a> Disk<'a> {
                     Kept::Some(of_eight) => data.apply(&mut content, |_| random.below(8) < of_eight),
                 }
             }
-            std::fs::write(target, content).unwrap();
+            std::fs::write(&target, content).unwrap();
+            std::fs::set_permissions(target, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
 }

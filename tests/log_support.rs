@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kopuro::log::entry::{Draft, ExchangeKey, Kind, Slot};
+use kopuro::log::entry::{Draft, Entry, ExchangeKey, Kind, Slot};
+use kopuro::log::erasure::{Erasure, IndexRange, Whose};
 use kopuro::log::{Log, LogError, LogOptions, Record, Recovered};
 use kopuro::trust::note::Signer;
 use uuid::Uuid;
@@ -51,9 +52,39 @@ pub(crate) fn draft(kind: Kind, id: Uuid) -> Draft {
     draft
 }
 
+/// An order to erase these entries' private values.
+pub(crate) fn erasure(first: u64, count: u64) -> Erasure {
+    let whose = Whose::Entries(vec![IndexRange { first, count }]);
+    Erasure { whose, legal_basis: "KG-LAW-58-9".into(), reason: "REQUESTED".into() }
+}
+
+/// Of each entry whether an ERASURE entry says that its private values were destroyed.
+pub(crate) fn said_erased(log: &Log) -> Vec<bool> {
+    let mut said = vec![false; log.checkpoint().size as usize];
+    let mut at = log.first();
+    while at < log.checkpoint().size {
+        for entry in log.read(at, 1_000).unwrap() {
+            at += 1;
+            for range in <Entry as prost::Message>::decode(entry).unwrap().erased {
+                said[range.first as usize..(range.first + range.count) as usize].fill(true);
+            }
+        }
+    }
+    said
+}
+
+/// Checks of an entry that its private half opens, or else that the log says it was erased; gives whether it opens.
+pub(crate) fn opens(log: &Log, said_erased: &[bool], index: u64) -> bool {
+    match (log.read_private(index), said_erased[index as usize]) {
+        (Ok(_), false) => true,
+        (Err(LogError::Erased { .. }), true) => false,
+        (other, said) => panic!("entry {index}: {:?}, said to be erased: {said}", other.map(drop)),
+    }
+}
+
 /// The exchange id in an entry's bytes.
 pub(crate) fn id_of(entry: bytes::Bytes) -> Uuid {
-    let entry = <kopuro::log::entry::Entry as prost::Message>::decode(entry).unwrap();
+    let entry = <Entry as prost::Message>::decode(entry).unwrap();
     Uuid::from_slice(&entry.exchange_id).unwrap()
 }
 
@@ -65,7 +96,12 @@ pub(crate) fn all_ids(log: &Log) -> Vec<Uuid> {
         if entries.is_empty() {
             return ids;
         }
-        ids.extend(entries.into_iter().map(id_of));
+        for entry in entries {
+            let decoded = <Entry as prost::Message>::decode(entry.clone()).unwrap();
+            // An entry of no exchange: something that is there once all the same.
+            let none = Uuid::from_u128(ids.len() as u128);
+            ids.push(if decoded.exchange_id.is_empty() { none } else { id_of(entry) });
+        }
     }
 }
 
@@ -75,6 +111,7 @@ const CHILD_ENTRIES: &str = "KOPURO_TEST_LOG_CHILD_ENTRIES";
 
 /// This test binary again, as a writer of the log in `folder`: appends from `appenders` tasks until it is killed or
 /// has appended `entries`, and writes `index id` to `acks` (a file, or its standard output) for each acknowledged one.
+/// One of the tasks erases private values now and then, and writes which.
 pub(crate) fn writer_child(folder: &Path, acks: Option<&Path>, entries: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "log_support::child", "--nocapture", "--test-threads=1"]);
@@ -90,6 +127,12 @@ pub(crate) fn writer_child(folder: &Path, acks: Option<&Path>, entries: u64) -> 
 pub(crate) fn parse_ack(line: &str) -> Option<(u64, Uuid)> {
     let (index, id) = line.strip_prefix("ack ")?.split_once(' ')?;
     Some((index.parse().ok()?, id.parse().ok()?))
+}
+
+/// One line of an erasure that is done: its first index and how many.
+pub(crate) fn parse_erased(line: &str) -> Option<(u64, u64)> {
+    let (first, count) = line.strip_prefix("erased ")?.split_once(' ')?;
+    Some((first.parse().ok()?, count.parse().ok()?))
 }
 
 /// The child's side of [`writer_child`]; does nothing when it runs as an ordinary test.
@@ -114,10 +157,15 @@ fn child() {
                     }
                     let appended = log.append(draft.seal()).await.unwrap();
                     // One write, so that lines do not mix and none is half written when the process is killed.
-                    let line = format!("ack {} {id}\n", appended.index);
-                    match &*acks {
+                    let tell = |line: String| match &*acks {
                         Some(file) => (&*file).write_all(line.as_bytes()).unwrap(),
                         None => std::io::stdout().write_all(line.as_bytes()).unwrap(),
+                    };
+                    tell(format!("ack {} {id}\n", appended.index));
+                    if number == 0 && id.as_bytes()[15].is_multiple_of(8) {
+                        let (first, count) = (appended.index / 2, 3);
+                        log.erase(erasure(first, count), 1_790_000_000_000 + appended.index as i64).await.unwrap();
+                        tell(format!("erased {first} {count}\n"));
                     }
                 }
             })

@@ -6,9 +6,11 @@
 //! ```text
 //!   queue ──▶ 1 stage    indices, leaves into a copy of the right edge
 //!             2 sign     the checkpoint of the staged tree            nothing on disk yet:        as if never asked
-//!             3 put      records and checkpoint, one sled batch
-//!             4 sync     sled flush, fdatasync of sled's file         torn or whole, not acknowledged:
-//!                                                                       whole, it is kept; else never was
+//!             3 put      shred keys into their file; records, private
+//!                        halves and checkpoint, one sled batch
+//!             4 sync     sled flush, fdatasync of sled's file, and    torn or whole, not acknowledged:
+//!                        beside it fdatasync of the shred keys          whole, it is kept (without its private
+//!                                                                       halves if their keys are not); else never was
 //!             5 head     write, fdatasync                             sled one commit ahead of the head:
 //!                                                                       kept, the head is brought forward
 //!             6 apply    edge, tiles, published checkpoint
@@ -20,6 +22,7 @@
 //! refuses for good, every waiter is told so, and nothing is ever signed again until a restart has recomputed the tree.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,7 +35,7 @@ use super::shared::Shared;
 use super::space::{self, Watermark};
 use super::store::{Commit, Stored};
 use super::tree::{Hash, RightEdge};
-use super::{Appended, CommitLeaves};
+use super::{Appended, CommitLeaves, Record};
 use crate::trust::note::Signer;
 
 /// The most bytes of entries and private halves in one commit.
@@ -108,6 +111,16 @@ impl Writer {
         }
     }
 
+    /// Commits one entry here and now, on the thread that has the writer before it runs.
+    pub(super) fn append_now(&mut self, record: Record) -> Result<u64, AppendError> {
+        let (stored, leaf) = self.shared.prepare(record)?;
+        self.shared.room.try_acquire().map_err(|_| AppendError::QueueFull)?.forget();
+        let (waiter, mut answer) = oneshot::channel();
+        self.batch.push(stored, leaf, Some(waiter));
+        self.write();
+        answer.try_recv().unwrap_or(Err(AppendError::Closed)).map(|appended| appended.index)
+    }
+
     /// Takes what has queued, up to the caps; gives back who asks to close. Where the last commit acknowledged many,
     /// waits for about as many a little: they are on their way back, and a commit without them would make them wait a
     /// whole turn. Waiting longer, for as many as the last two commits had, was measured: the log alone halved at 16 and
@@ -180,6 +193,8 @@ impl Writer {
         })?;
 
         // 6 apply
+        let bytes: usize = self.batch.stored.iter().map(|stored| stored.entry.len()).sum();
+        self.shared.kept_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let before = std::mem::replace(&mut self.edge, edge);
         let mut tiles = self.shared.tiles.write().unwrap_or_else(PoisonError::into_inner);
         completed.into_iter().for_each(|(level, index, hash)| tiles.note(level, index, hash));

@@ -102,11 +102,55 @@ pub enum LogError {
     /// The key that seals private halves is missing or damaged while there are entries.
     #[error("{path}: {what}: private halves cannot be read")]
     SealingKey {
-        /// The key file.
+        /// The key file, or the name of the credential or environment variable.
         path: PathBuf,
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The token that is to give the sealing key does not.
+    #[error("{module}: {what}")]
+    Token {
+        /// The PKCS#11 module.
+        module: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The sealing key is not the one under which this log's private halves are sealed.
+    #[error("the sealing key is another than the one that this log's private halves are sealed with")]
+    OtherSealingKey,
+    /// The folder was written by a version of the program whose format this one does not read.
+    #[error("the log is in format {found}, of another version of kopuro: this one reads format {reads}")]
+    Format {
+        /// The format's number in the records.
+        found: u8,
+        /// The format that this version reads.
+        reads: u8,
+    },
+    /// The private values of the entry were erased: its key is destroyed.
+    #[error("the private values of entry {index} were erased")]
+    Erased {
+        /// The entry.
+        index: u64,
+    },
+    /// The private values of an entry that was never acknowledged did not reach the disk before a power cut.
+    #[error("the private values of entry {index} did not reach the disk before a power cut, nor was it acknowledged")]
+    PrivateLost {
+        /// The entry.
+        index: u64,
+    },
+    /// The entry is published and no longer kept here.
+    #[error("entry {index} is no longer kept here: entries below {first} are published, under {published}")]
+    Pruned {
+        /// Index or size asked for.
+        index: u64,
+        /// The first entry that is kept.
+        first: u64,
+        /// Where the others are published.
+        published: String,
+    },
+    /// An erasure was broken off: its intention is on the disk and is carried out when the log is opened again.
+    #[error("the erasure is not complete: {0}; it goes on when it is asked for again or the node is restarted")]
+    ErasureIncomplete(String),
     /// The log has been closed.
     #[error("the log is closed")]
     Closed,

@@ -51,6 +51,11 @@ pub trait EntrySource: Send + Sync {
     /// How many entries are durable.
     fn size(&self) -> u64;
 
+    /// The first entry that can still be read; those before were pruned.
+    fn first(&self) -> u64 {
+        0
+    }
+
     /// Entries' bytes from an index on, at least one where there is one and at most `max`.
     fn read(&self, from: u64, max: usize) -> Result<Vec<Bytes>, SourceError>;
 }
@@ -58,6 +63,10 @@ pub trait EntrySource: Send + Sync {
 impl EntrySource for Log {
     fn size(&self) -> u64 {
         self.checkpoint().size
+    }
+
+    fn first(&self) -> u64 {
+        Self::first(self)
     }
 
     fn read(&self, from: u64, max: usize) -> Result<Vec<Bytes>, SourceError> {

@@ -13,9 +13,11 @@
 //! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
 //! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
-//! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
+//! seal shred  private halves, and what destroys them sealing_key where their key comes from; token: from PKCS#11
+//! store       append, read, head: the seam           records     keys and values of the store behind it     (pure)
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
+//! erasure     private values destroyed, and said     prune       published entries leave the store; retention: when
 //! ```
 
 use std::path::PathBuf;
@@ -34,32 +36,42 @@ pub mod closed;
 mod commit;
 pub mod commitment;
 pub mod entry;
+pub mod erasure;
 mod error;
 mod head;
 pub mod hidden;
 pub mod index;
 pub mod proof;
+mod prune;
+mod records;
 mod recovery;
+pub mod retention;
 mod seal;
+pub mod sealing_key;
 mod shared;
+mod shred;
 mod sled_store;
 mod space;
 mod store;
 pub mod tile;
+mod token;
 pub mod tree;
 pub mod verify;
 
 pub use checkpoint::Checkpoint;
 use commit::{Message, Writer};
 pub use entry::Record;
-use entry::{Entry, MAX_ENTRY, Side};
+use entry::{Entry, Side};
+use erasure::{Erased, Erasure};
 pub use error::{AppendError, LogError, LogHealth};
 use head::Head;
+pub use prune::Prune;
 use seal::Seal;
-use shared::{Shared, StoredTree};
+use sealing_key::SealingKeySource;
+use shared::{Parts, Shared, StoredTree};
 use sled_store::SledStore;
 use space::Watermark;
-use store::{Store, Stored};
+use store::{Base, Store};
 use tree::{Hash, RightEdge, Subtrees};
 
 /// About how many bytes of entries one [`Log::read`] gives.
@@ -68,10 +80,14 @@ const READ_BYTES: usize = 1 << 20;
 /// Where a log is and how it behaves.
 #[derive(Debug)]
 pub struct LogOptions {
-    /// The data folder; made where missing. The log has `head`, `seal.key` and `sled/` in it.
+    /// The data folder; made where missing. The log has `head`, `seal.key`, `shred/` and `sled/` in it.
     pub folder: PathBuf,
     /// The log's key. Its name is the log's origin.
     pub signer: Signer,
+    /// Where the key comes from that seals private halves. Usually `seal.key` in the folder.
+    pub sealing_key: SealingKeySource,
+    /// Where entries that were pruned can be had, for those who ask. Usually `https://` and the origin.
+    pub published_at: String,
     /// How many appends may wait in the queue.
     pub queue: usize,
     /// How long an append waits for room in the queue.
@@ -87,8 +103,11 @@ pub struct LogOptions {
 impl LogOptions {
     /// Options that suit a node, for a log in this folder under this key.
     pub fn new(folder: impl Into<PathBuf>, signer: Signer) -> Self {
+        let folder = folder.into();
         Self {
-            folder: folder.into(),
+            sealing_key: SealingKeySource::in_folder(&folder),
+            published_at: format!("https://{}/", signer.name()),
+            folder,
             signer,
             queue: 8_192,
             queue_wait: Duration::from_secs(5),
@@ -152,7 +171,8 @@ impl Log {
     /// Opens the log of a folder, or makes an empty one: recomputes the tree from the entries, compares it with what
     /// was signed, and starts the writer thread. Blocks, for a second or so per million entries.
     pub fn open(options: LogOptions) -> Result<(Self, Recovered), LogError> {
-        let LogOptions { folder, signer, queue, queue_wait, max_batch, warn_free, refuse_free } = options;
+        let LogOptions { folder, signer, sealing_key, published_at, .. } = options;
+        let LogOptions { queue, queue_wait, max_batch, warn_free, refuse_free, .. } = options;
         std::fs::create_dir_all(&folder).map_err(LogError::io(&folder))?;
         if !SledStore::exists(&folder) {
             // Before sled makes an empty one.
@@ -162,12 +182,21 @@ impl Log {
             }
         }
         let store = SledStore::open(&folder)?;
-        let mut open_exchanges = recovery::OpenTracker::default();
-        let on_entry = |index, entry: &[u8]| open_exchanges.entry(index, entry);
+        // A key is made only while nothing can be sealed yet, and is durable before anything is.
+        let check = store.sealing_check()?;
+        let seal = Seal::new(sealing_key.read(signer.name(), check.is_none() && store.runs(0).next().is_none())?);
+        store.sync_folder()?;
+        let mut open_exchanges = recovery::OpenTracker::from_base(store.base()?.as_ref());
+        let on_entry = |index, entry: &Bytes| open_exchanges.seen(index, entry, &store, &seal);
         let agreed = recovery::agree(&store, &signer.verifier(), &folder.join(head::FILE), false, on_entry)?;
         let replay = agreed.replay;
         let size = replay.edge.size();
-        let seal = Seal::open(&folder, size == 0)?;
+        match check {
+            Some(check) if check == seal.check() => {}
+            _ if size == 0 => store.set_sealing_check(&seal.check())?,
+            _ => return Err(LogError::OtherSealingKey),
+        }
+        let private_from = recovery::settle_halves(&store, &seal, agreed.head_size, size)?;
         let signing = |source| LogError::Signature { size, key: signer.verifier().to_string(), source };
         let checkpoint = match replay.last {
             Some(last) => last,
@@ -178,13 +207,26 @@ impl Log {
             tracing::warn!(commits = agreed.ahead, "the head file was older than the last crash explains");
         }
         metrics::gauge!("kopuro_log_entries").set(size as f64);
+        metrics::gauge!("kopuro_log_first_entry").set(Base::first(&replay.base) as f64);
 
-        let mut watermark = Watermark { folder, warn: warn_free, refuse: refuse_free, looked: None };
+        let mut watermark = Watermark { folder: folder.clone(), warn: warn_free, refuse: refuse_free, looked: None };
         let health = watermark.look().unwrap_or(LogHealth::Healthy);
         let queue = queue.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
-        let shared = Arc::new(Shared::new(Box::new(store), seal, replay.tiles, checkpoint, health, queue));
+        let shared = Arc::new(Shared::new(Parts {
+            store: Box::new(store),
+            folder,
+            seal,
+            base: replay.base,
+            published_at,
+            kept_bytes: replay.bytes,
+            private_from,
+            tiles: replay.tiles,
+            checkpoint,
+            health,
+            queue,
+        }));
         let (sender, receiver) = mpsc::channel();
-        let writer = Writer {
+        let mut writer = Writer {
             shared: Arc::clone(&shared),
             receiver,
             signer,
@@ -194,6 +236,12 @@ impl Log {
             batch: commit::Batch::default(),
             last: commit::LastCommit::default(),
         };
+        match shared.resume_erasure(&mut |record| writer.append_now(record)) {
+            // No space, as it may be: the intention stays, and the log opens and says so.
+            Err(error @ LogError::ErasureIncomplete(_)) => tracing::error!(%error, "an erasure was broken off"),
+            resumed => drop(resumed?),
+        }
+        let size = shared.size();
         let thread = std::thread::Builder::new().name("kopuro-log".into()).spawn(|| writer.run());
         thread.map_err(|error| LogError::Store(format!("no thread for the writer: {error}")))?;
         let open_exchanges = open_exchanges.into_open();
@@ -204,7 +252,7 @@ impl Log {
     /// Appends an entry and waits until it is durable. The wait for room in the queue is bounded; from then on it is
     /// as long as the disk takes. Whoever stops waiting after that does not take the entry back.
     pub async fn append(&self, record: Record) -> Result<Appended, AppendError> {
-        let (stored, leaf) = self.prepare(record)?;
+        let (stored, leaf) = self.shared.prepare(record)?;
         let place = match self.shared.room.try_acquire() {
             Ok(place) => place,
             Err(_) => match tokio::time::timeout(self.queue_wait, self.shared.room.acquire()).await {
@@ -223,7 +271,7 @@ impl Log {
     /// Appends an entry for which nobody waits, where there is room in the queue. Whether it becomes durable is not
     /// told.
     pub fn append_detached(&self, record: Record) -> Result<(), AppendError> {
-        let (stored, leaf) = self.prepare(record)?;
+        let (stored, leaf) = self.shared.prepare(record)?;
         let place = self.shared.room.try_acquire().map_err(|error| match error {
             tokio::sync::TryAcquireError::Closed => AppendError::Closed,
             tokio::sync::TryAcquireError::NoPermits => AppendError::QueueFull,
@@ -249,17 +297,59 @@ impl Log {
         if from > size {
             return Err(LogError::Beyond { asked: from, size });
         }
-        let entries = self.shared.with_store(|store| store::read(store, from, size, max_entries, READ_BYTES))?;
-        Ok(entries.into_iter().map(|stored| stored.entry).collect())
+        self.shared.read(from, size, max_entries, READ_BYTES)
     }
 
-    /// The private half of an entry: encoded [`entry::PrivateFields`]. Blocks shortly.
+    /// The first entry that is kept here: those below it were pruned ([`LogError::Pruned`]).
+    pub fn first(&self) -> u64 {
+        self.shared.first()
+    }
+
+    /// The private half of an entry: encoded [`entry::PrivateFields`]. [`LogError::Erased`] where it was erased; it may
+    /// be there while the entry itself was pruned. Blocks shortly.
     pub fn read_private(&self, index: u64) -> Result<Zeroizing<Vec<u8>>, LogError> {
         let size = self.shared.size();
-        let stored = self.shared.with_store(|store| store::read(store, index, size, 1, usize::MAX))?;
-        let stored = stored.first().ok_or(LogError::Beyond { asked: index, size })?;
-        let private = self.shared.seal.open_sealed(&Hash::of_leaf(&stored.entry), &stored.sealed);
-        private.ok_or_else(|| LogError::Damaged { index, what: "its private half does not open".into() })
+        if index >= size {
+            return Err(LogError::Beyond { asked: index, size });
+        }
+        self.shared.private(index)
+    }
+
+    /// Erases private values for good and appends entries that say so; what was erased before is left out. An erasure
+    /// that fails halfway is carried out when the log is opened again, or with the next.
+    pub async fn erase(&self, erasure: Erasure, now_unix_ms: i64) -> Result<Erased, LogError> {
+        let log = self.clone();
+        let task = tokio::task::spawn_blocking(move || log.erase_blocking(&erasure, now_unix_ms));
+        task.await.unwrap_or_else(|_| Err(LogError::Store("the erasure panicked".into())))
+    }
+
+    /// The same, on a thread that may wait.
+    fn erase_blocking(&self, erasure: &Erasure, now_unix_ms: i64) -> Result<Erased, LogError> {
+        self.shared.erase(erasure, now_unix_ms, &mut |record| {
+            let (stored, leaf) = self.shared.prepare(record)?;
+            self.shared.room.try_acquire().map_err(|_| AppendError::QueueFull)?.forget();
+            let (waiter, answer) = oneshot::channel();
+            let message = Message::Append { stored, leaf, waiter: Some(waiter) };
+            self.sender.send(message).map_err(|_| AppendError::Closed)?;
+            answer.blocking_recv().unwrap_or(Err(AppendError::Closed)).map(|appended| appended.index)
+        })
+    }
+
+    /// Says how many entries are published, under a published checkpoint, with their tiles. Nothing beyond is ever pruned;
+    /// until it is called nothing is at all. It only rises.
+    pub fn set_published(&self, size: u64) {
+        self.shared.published.fetch_max(size.min(self.shared.size()), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Prunes published entries by a rule; how many went. Blocks, a little for each of many steps.
+    pub fn prune(&self, rule: &Prune, now_unix_ms: i64) -> Result<u64, LogError> {
+        let mut pruned = 0;
+        loop {
+            match self.shared.prune_step(rule, now_unix_ms)? {
+                0 => return Ok(pruned),
+                more => pruned += more,
+            }
+        }
     }
 
     /// The inclusion proof of an entry in the tree of the first `size` entries. Blocks shortly.
@@ -286,36 +376,26 @@ impl Log {
         }
     }
 
-    /// What an append can do before it has a place in the queue: check, hash, seal, off the writer thread.
-    fn prepare(&self, record: Record) -> Result<(Stored, Hash), AppendError> {
-        if let Some(reason) = self.shared.refusal() {
-            return Err(AppendError::Refusing(reason));
-        }
-        let largest = record.entry.len().max(record.private.len() + seal::OVERHEAD);
-        if largest > MAX_ENTRY {
-            return Err(AppendError::TooLarge(largest));
-        }
-        let leaf = Hash::of_leaf(&record.entry);
-        let sealed = self.shared.seal.seal(&leaf, &record.private);
-        let sealed = sealed.ok_or_else(|| AppendError::Refusing("the private half cannot be sealed".into()))?;
-        Ok((Stored { entry: record.entry, sealed: sealed.into() }, leaf))
-    }
-
     fn prove<T>(
         &self,
         size: u64,
-        make: impl FnOnce(&mut StoredTree<'_>) -> Result<T, proof::MakeError<LogError>>,
+        make: impl Fn(&mut StoredTree<'_>) -> Result<T, proof::MakeError<LogError>>,
     ) -> Result<T, LogError> {
         let durable = self.shared.size();
         if size > durable {
             return Err(LogError::Beyond { asked: size, size: durable });
         }
-        self.shared.with_store(|store| {
-            make(&mut StoredTree::new(&self.shared, store)).map_err(|error| match error {
-                proof::MakeError::Beyond(asked, size) => LogError::Beyond { asked, size },
-                proof::MakeError::Source(error) => error,
+        let prove = || {
+            self.shared.with_store(|store| {
+                make(&mut StoredTree::new(&self.shared, store)).map_err(|error| match error {
+                    proof::MakeError::Beyond(asked, size) => LogError::Beyond { asked, size },
+                    proof::MakeError::Source(error) => error,
+                })
             })
-        })
+        };
+        let first = self.first();
+        // Pruned while the proof was being made: the new base may have what it takes.
+        prove().or_else(|error| if self.first() == first { Err(error) } else { prove() })
     }
 }
 

@@ -11,13 +11,18 @@
 //! hole, record unreadable           damage                             Damaged
 //! root, edge or size ≠ signed       entries altered                    Altered, Damaged
 //! another key's signature           wrong key or forged                Signature
+//! a shred key not there              private values that cannot open    Damaged
 //! ```
+//!
+//! A log that was pruned begins at its base: the tree's right edge there, under a checkpoint that this log's key signed,
+//! and goes on from it.
 //!
 //! Signatures are checked from the head on and of the last commit (a root that equals a signed one vouches for all
 //! before it); `verify` checks every one.
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use prost::Message;
 use uuid::Uuid;
 
@@ -26,7 +31,11 @@ use super::checkpoint::Checkpoint;
 use super::entry::{Entry, Kind, Side};
 use super::error::LogError;
 use super::head::Found;
-use super::store::{Run, Store};
+use super::hidden;
+use super::seal::Seal;
+use super::shared::open_half;
+use super::shred::Slot;
+use super::store::{Base, Run, Store};
 use super::tree::{Hash, RightEdge, Tiles};
 use crate::trust::note::Verifier;
 
@@ -39,6 +48,10 @@ pub(super) struct Replay {
     pub(super) commits: u64,
     /// The latest of them.
     pub(super) last: Option<Checkpoint>,
+    /// Where the log begins, where it was pruned.
+    pub(super) base: Option<Base>,
+    /// Bytes of all entries.
+    pub(super) bytes: u64,
     /// First index of the commit being read.
     commit_first: u64,
 }
@@ -49,11 +62,14 @@ impl Replay {
     pub(super) fn run(
         store: &dyn Store,
         origin: &str,
-        mut on_entry: impl FnMut(u64, &[u8]),
+        mut on_entry: impl FnMut(u64, &Bytes),
         mut on_commit: impl FnMut(&Checkpoint) -> Result<(), LogError>,
     ) -> Result<Self, LogError> {
-        let mut replay = Self::default();
-        for run in store.runs(0) {
+        let mut replay = match store.base()? {
+            Some(base) => Self::from(base, origin)?,
+            None => Self::default(),
+        };
+        for run in store.runs(replay.commit_first) {
             let index = replay.edge.size();
             let run = run.map_err(|error| match error {
                 LogError::Store(what) => LogError::Damaged { index, what },
@@ -71,11 +87,31 @@ impl Replay {
         Ok(replay)
     }
 
+    /// A replay that begins where the log was pruned. The base's checkpoint has been compared with its edge; its
+    /// signature has not been looked at.
+    fn from(base: Base, origin: &str) -> Result<Self, LogError> {
+        let size = base.edge.size();
+        let damaged =
+            |what: String| LogError::Damaged { index: size, what: format!("where the pruned log begins: {what}") };
+        let checkpoint = Checkpoint::parse(&base.note).map_err(|error| damaged(error.to_string()))?;
+        if checkpoint.size != size || checkpoint.origin != origin || checkpoint.root != base.edge.root() {
+            return Err(damaged("its checkpoint is not of the tree at the cut".into()));
+        }
+        Ok(Self {
+            edge: base.edge.clone(),
+            tiles: Tiles::from(size),
+            last: Some(checkpoint),
+            base: Some(base),
+            commit_first: size,
+            ..Self::default()
+        })
+    }
+
     fn take(
         &mut self,
         run: Run,
         origin: &str,
-        on_entry: &mut impl FnMut(u64, &[u8]),
+        on_entry: &mut impl FnMut(u64, &Bytes),
         on_commit: &mut impl FnMut(&Checkpoint) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         let expected = self.edge.size();
@@ -86,10 +122,11 @@ impl Replay {
             };
             return Err(LogError::Damaged { index: expected, what });
         }
-        let Self { edge, tiles, .. } = self;
-        for stored in &run.entries {
-            on_entry(edge.size(), &stored.entry);
-            edge.push_merging(Hash::of_leaf(&stored.entry), |level, index, hash| tiles.note(level, index, hash));
+        let Self { edge, tiles, bytes, .. } = self;
+        for entry in &run.entries {
+            on_entry(edge.size(), entry);
+            *bytes += entry.len() as u64;
+            edge.push_merging(Hash::of_leaf(entry), |level, index, hash| tiles.note(level, index, hash));
         }
         let Some((roots, note)) = run.end else { return Ok(()) };
         let (first, size) = (self.commit_first, self.edge.size());
@@ -120,6 +157,8 @@ pub(super) struct Agreed {
     pub(super) replay: Replay,
     /// Commits that the head does not know of yet.
     pub(super) ahead: u64,
+    /// How many entries the head says were acknowledged.
+    pub(super) head_size: u64,
     /// Whether there is a head.
     pub(super) has_head: bool,
 }
@@ -130,7 +169,7 @@ pub(super) fn agree(
     log: &Verifier,
     head_path: &std::path::Path,
     check_all_signatures: bool,
-    on_entry: impl FnMut(u64, &[u8]),
+    on_entry: impl FnMut(u64, &Bytes),
 ) -> Result<Agreed, LogError> {
     let head = store.head()?;
     let head_checkpoint = match &head {
@@ -160,11 +199,18 @@ pub(super) fn agree(
     })
     .map_err(|error| lost_or(error, head_size))?;
     let stored = replay.edge.size();
+    if let Some(base) = &replay.base {
+        let at_base = Checkpoint::parse(&base.note)?;
+        at_base.verify_signature(log)?;
+        if at_base.size == head_size {
+            root_at_head = Some(at_base.root);
+        }
+    }
     let Some(head_checkpoint) = head_checkpoint else {
         let what = if matches!(head, Found::Missing) { "missing" } else { "damaged" };
         return match stored {
             // Made and never used, or torn while it was made.
-            0 => Ok(Agreed { replay, ahead, has_head: false }),
+            0 => Ok(Agreed { replay, ahead, head_size, has_head: false }),
             _ => Err(LogError::HeadUnusable { path: head_path.into(), what, stored }),
         };
     };
@@ -174,7 +220,34 @@ pub(super) fn agree(
     if root_at_head != Some(head_checkpoint.root) {
         return Err(LogError::HeadDiffers { size: head_size, head: head_checkpoint.root, stored: root_at_head });
     }
-    Ok(Agreed { replay, ahead, has_head: true })
+    Ok(Agreed { replay, ahead, head_size, has_head: true })
+}
+
+/// Looks whether every entry has what its private half opens with, or a mark that says why not; gives the first index
+/// whose half was not erased. Of a commit that nobody was told of (it is in the store and not in the head) the shred
+/// keys may have been lost to a power cut: those entries stay, and are marked.
+pub(super) fn settle_halves(store: &dyn Store, seal: &Seal, head: u64, size: u64) -> Result<u64, LogError> {
+    let (mut first, mut untold) = (None, Vec::new());
+    store.each_key(0, size, &mut |index, slot| {
+        match slot {
+            Slot::Missing if index < head => {
+                return Err(LogError::Damaged { index, what: "its shred key is missing".into() });
+            }
+            Slot::Missing | Slot::Key(_) if index >= head => untold.push(index),
+            _ => {}
+        }
+        if !matches!(slot, Slot::Erased) && first.is_none() {
+            first = Some(index);
+        }
+        Ok(())
+    })?;
+    for index in untold {
+        if let Err(LogError::Damaged { .. }) = open_half(store, seal, index) {
+            tracing::warn!(index, "private values did not reach the disk; the entry was never acknowledged");
+            store.lose_key(index)?;
+        }
+    }
+    Ok(first.unwrap_or(size))
 }
 
 /// Entries that the head says were acknowledged and that are not there.
@@ -199,6 +272,23 @@ pub(super) struct OpenTracker {
 }
 
 impl OpenTracker {
+    /// With the exchanges that were open where the log was pruned.
+    pub(super) fn from_base(base: Option<&Base>) -> Self {
+        let mut tracker = Self::default();
+        base.iter().flat_map(|base| &base.open).for_each(|(index, entry)| tracker.entry(*index, entry));
+        tracker
+    }
+
+    /// Takes note of an entry, with what it hides where that can be known.
+    pub(super) fn seen(&mut self, index: u64, entry: &Bytes, store: &dyn Store, seal: &Seal) {
+        if !hidden::is_hidden(entry) {
+            return self.entry(index, entry);
+        }
+        let private = open_half(store, seal, index).ok();
+        let seen = hidden::Seen::new(entry.clone(), private.as_ref().map(|private| &private[..]));
+        self.entry(index, &seen.whole());
+    }
+
     /// Takes note of an entry. One that cannot be decoded opens and closes nothing.
     pub(super) fn entry(&mut self, index: u64, bytes: &[u8]) {
         let Ok(entry) = Entry::decode(bytes) else {
@@ -233,6 +323,14 @@ impl OpenTracker {
     pub(super) fn into_open(self) -> Vec<OpenExchange> {
         let mut open: Vec<_> = self.open.into_values().collect();
         open.sort_by_key(|exchange| exchange.index);
+        open
+    }
+
+    /// Opening entries of the exchanges still open, as a base keeps them.
+    pub(super) fn open_entries(&self) -> Vec<(u64, Bytes)> {
+        let mut open: Vec<_> =
+            self.open.values().map(|open| (open.index, Bytes::from(open.entry.encode_to_vec()))).collect();
+        open.sort_by_key(|(index, _)| *index);
         open
     }
 

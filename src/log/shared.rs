@@ -1,20 +1,39 @@
 //! What the writer and the handles share: the store for reading, the tiles, the latest checkpoint, the log's health.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
+use zeroize::Zeroizing;
 
 use super::checkpoint::Checkpoint;
-use super::error::{LogError, LogHealth};
-use super::seal::Seal;
-use super::store::{self, Store};
+use super::entry::{MAX_ENTRY, Record};
+use super::error::{AppendError, LogError, LogHealth};
+use super::seal::{self, Seal};
+use super::shred::ShredKey;
+use super::store::{self, Base, Half, Store, Stored};
 use super::tree::{Hash, RightEdge, Subtrees, TILE_LEAVES, TILE_LEVELS, Tiles};
 
 /// Shared state of one open log.
 pub(super) struct Shared {
     /// None once closed.
     store: RwLock<Option<Box<dyn Store>>>,
+    pub(super) folder: PathBuf,
     pub(super) seal: Seal,
+    /// Where the log begins; none where nothing was pruned.
+    base: RwLock<Option<Arc<Base>>>,
+    /// Where entries that were pruned can be had.
+    pub(super) published_at: String,
+    /// How many entries are published, as far as whoever publishes has said.
+    pub(super) published: AtomicU64,
+    /// Bytes of the entries that are kept.
+    pub(super) kept_bytes: AtomicU64,
+    /// Below this index every private half is erased.
+    pub(super) private_from: AtomicU64,
+    /// Held by whoever erases or prunes.
+    pub(super) upkeep: Mutex<()>,
     pub(super) tiles: RwLock<Tiles>,
     pub(super) checkpoint: watch::Sender<Arc<Checkpoint>>,
     pub(super) health: watch::Sender<LogHealth>,
@@ -23,18 +42,46 @@ pub(super) struct Shared {
     queue: usize,
 }
 
+/// What an open log is made of.
+pub(super) struct Parts {
+    pub(super) store: Box<dyn Store>,
+    pub(super) folder: PathBuf,
+    pub(super) seal: Seal,
+    pub(super) base: Option<Base>,
+    pub(super) published_at: String,
+    pub(super) kept_bytes: u64,
+    pub(super) private_from: u64,
+    pub(super) tiles: Tiles,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) health: LogHealth,
+    pub(super) queue: usize,
+}
+
 impl Shared {
-    pub(super) fn new(
-        store: Box<dyn Store>,
-        seal: Seal,
-        tiles: Tiles,
-        checkpoint: Checkpoint,
-        health: LogHealth,
-        queue: usize,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            folder,
+            seal,
+            base,
+            published_at,
+            kept_bytes,
+            private_from,
+            tiles,
+            checkpoint,
+            health,
+            queue,
+        } = parts;
         Self {
             store: RwLock::new(Some(store)),
+            folder,
             seal,
+            base: RwLock::new(base.map(Arc::new)),
+            published_at,
+            published: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(kept_bytes),
+            private_from: AtomicU64::new(private_from),
+            upkeep: Mutex::new(()),
             tiles: RwLock::new(tiles),
             checkpoint: watch::Sender::new(Arc::new(checkpoint)),
             health: watch::Sender::new(health),
@@ -60,6 +107,65 @@ impl Shared {
         self.checkpoint.borrow().size
     }
 
+    /// Where the log begins.
+    pub(super) fn base(&self) -> Option<Arc<Base>> {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first entry that is kept.
+    pub(super) fn first(&self) -> u64 {
+        self.base().map_or(0, |base| base.edge.size())
+    }
+
+    /// From now on nobody reads below this.
+    pub(super) fn set_base(&self, base: Base) {
+        metrics::gauge!("kopuro_log_first_entry").set(base.edge.size() as f64);
+        *self.base.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(base));
+    }
+
+    fn kept(&self, index: u64) -> Result<(), LogError> {
+        let first = self.first();
+        if index < first {
+            return Err(LogError::Pruned { index, first, published: self.published_at.clone() });
+        }
+        Ok(())
+    }
+
+    /// Entries from an index on, up to `until`.
+    pub(super) fn read(
+        &self,
+        from: u64,
+        until: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, LogError> {
+        self.kept(from)?;
+        let read = self.with_store(|store| store::read(store, from, until, max_entries, max_bytes));
+        // Pruned meanwhile: not damage.
+        read.or_else(|error| self.kept(from).and(Err(error)))
+    }
+
+    /// An entry's private half, opened.
+    pub(super) fn private(&self, index: u64) -> Result<Zeroizing<Vec<u8>>, LogError> {
+        self.with_store(|store| open_half(store, &self.seal, index))
+    }
+
+    /// What an append can do before it has a place in the queue: check, hash, seal, off the writer thread.
+    pub(super) fn prepare(&self, record: Record) -> Result<(Stored, Hash), AppendError> {
+        if let Some(reason) = self.refusal() {
+            return Err(AppendError::Refusing(reason));
+        }
+        let largest = record.entry.len().max(record.private.len() + seal::OVERHEAD);
+        if largest > MAX_ENTRY {
+            return Err(AppendError::TooLarge(largest));
+        }
+        let leaf = Hash::of_leaf(&record.entry);
+        let sealed = ShredKey::generate()
+            .and_then(|shred| Some((self.seal.seal(&shred, &record.private)?, shred)))
+            .map(|(sealed, shred)| Stored { entry: record.entry, sealed: sealed.into(), shred });
+        Ok((sealed.ok_or_else(|| AppendError::Refusing("the private half cannot be sealed".into()))?, leaf))
+    }
+
     pub(super) fn set_health(&self, health: LogHealth) {
         let refusing = matches!(health, LogHealth::Refusing { .. });
         metrics::gauge!("kopuro_log_refusing").set(if refusing { 1.0 } else { 0.0 });
@@ -83,29 +189,46 @@ impl Shared {
     }
 }
 
-/// The log's tree as a source of proofs: tiles from memory, what is smaller from the entries in the store.
+/// Opens an entry's private half, or says why it cannot be.
+pub(super) fn open_half(store: &dyn Store, seal: &Seal, index: u64) -> Result<Zeroizing<Vec<u8>>, LogError> {
+    let damaged = |what: &str| LogError::Damaged { index, what: what.into() };
+    match store.half(index)? {
+        Half::Sealed { sealed, shred } => {
+            seal.open_sealed(&shred, &sealed).ok_or_else(|| damaged("its private half does not open"))
+        }
+        Half::Erased => Err(LogError::Erased { index }),
+        Half::Lost => Err(LogError::PrivateLost { index }),
+        Half::Missing(what) => Err(damaged(what)),
+    }
+}
+
+/// The log's tree as a source of proofs: tiles from memory, what is smaller from the entries in the store, what was
+/// pruned from the right edge at the cut.
 pub(super) struct StoredTree<'a> {
     shared: &'a Shared,
     store: &'a dyn Store,
     size: u64,
-    /// The leaves of the tile last read, and its number: a proof asks for several subtrees of one tile.
-    tile: Option<(u64, Vec<Hash>)>,
+    base: Option<Arc<Base>>,
+    /// The leaves of the tile last read, with its number and the index of the first: a proof asks for several subtrees
+    /// of one tile.
+    tile: Option<(u64, u64, Vec<Hash>)>,
 }
 
 impl<'a> StoredTree<'a> {
     pub(super) fn new(shared: &'a Shared, store: &'a dyn Store) -> Self {
-        Self { shared, store, size: shared.size(), tile: None }
+        Self { shared, store, size: shared.size(), base: shared.base(), tile: None }
     }
 
-    fn leaves(&mut self, tile: u64) -> Result<&[Hash], LogError> {
-        if self.tile.as_ref().is_none_or(|(number, _)| *number != tile) {
-            let from = tile * TILE_LEAVES;
-            let until = self.size.min(from + TILE_LEAVES);
+    fn leaves(&mut self, tile: u64) -> Result<(u64, &[Hash]), LogError> {
+        if self.tile.as_ref().is_none_or(|(number, ..)| *number != tile) {
+            let start = tile * TILE_LEAVES;
+            let until = self.size.min(start + TILE_LEAVES);
+            let from = start.max(self.base.as_ref().map_or(0, |base| base.edge.size()));
             let entries = store::read(self.store, from, until, TILE_LEAVES as usize, usize::MAX)?;
-            let leaves = entries.iter().map(|stored| Hash::of_leaf(&stored.entry)).collect();
-            self.tile = Some((tile, leaves));
+            let leaves = entries.iter().map(|entry| Hash::of_leaf(entry)).collect();
+            self.tile = Some((tile, from, leaves));
         }
-        Ok(self.tile.as_ref().map_or(&[], |(_, leaves)| leaves))
+        Ok(self.tile.as_ref().map_or((0, &[]), |(_, from, leaves)| (*from, leaves)))
     }
 }
 
@@ -113,14 +236,34 @@ impl Subtrees for StoredTree<'_> {
     type Error = LogError;
 
     fn complete(&mut self, level: u32, index: u64) -> Result<Hash, LogError> {
-        let beyond = LogError::Beyond { asked: index.checked_shl(level).unwrap_or(u64::MAX), size: self.size };
+        let range = index.checked_shl(level).zip((index + 1).checked_shl(level));
+        let (from, to) = range.unwrap_or((u64::MAX, u64::MAX));
+        let beyond = LogError::Beyond { asked: from, size: self.size };
+        if to > self.size {
+            return Err(beyond);
+        }
         if level >= TILE_LEVELS {
             let tiles = self.shared.tiles.read().unwrap_or_else(PoisonError::into_inner);
-            return tiles.complete(level, index).ok_or(beyond);
+            if let Some(root) = tiles.complete(level, index) {
+                return Ok(root);
+            }
         }
-        let from = index << level;
-        let within = (from % TILE_LEAVES) as usize;
-        let leaves = self.leaves(from / TILE_LEAVES)?;
+        if let Some(base) = self.base.as_ref().filter(|base| from < base.edge.size()) {
+            let first = base.edge.size();
+            if to <= first {
+                let published = self.shared.published_at.clone();
+                let pruned = LogError::Pruned { index: from, first, published };
+                return base.edge.complete(level, index).ok_or(pruned);
+            }
+            // Both sides of the cut, so of two leaves at least.
+            let (left, right) = (self.complete(level - 1, 2 * index)?, self.complete(level - 1, 2 * index + 1)?);
+            return Ok(Hash::of_node(&left, &right));
+        }
+        if level >= TILE_LEVELS {
+            return Err(beyond);
+        }
+        let (start, leaves) = self.leaves(from / TILE_LEAVES)?;
+        let within = (from - start) as usize;
         let subtree = leaves.get(within..within + (1 << level)).ok_or(beyond)?;
         let mut edge = RightEdge::default();
         subtree.iter().for_each(|leaf| edge.push(*leaf));

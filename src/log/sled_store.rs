@@ -1,17 +1,11 @@
-//! The store on one machine: sled 0.34.7 for the entries, the head file beside it.
+//! The store on one machine: sled 0.34.7 for entries and private halves ([`super::records`] says under which keys), a file
+//! of shred keys and the head file beside it.
 //!
-//! ```text
-//! key      first index (u64)                         of a record; a record over the cap goes on under first ‖ part (u8)
-//! record   version(1) ‖ ends a commit(1) ‖ parts(u8) ‖ count(u16)
-//!          ‖ count × ( length(u16) ‖ entry ‖ length(u16) ‖ sealed private half )
-//!          ‖ at a commit's end: roots(u8) ‖ roots × 32 ‖ length(u16) ‖ signed checkpoint
-//! ```
-//!
-//! All numbers big-endian. What sled does not do by itself, and is done here:
+//! What sled does not do by itself, and is done here:
 //!
 //! - its `flush` does not survive a power cut: `fdatasync` of its file `db` follows every flush;
 //! - a page (up to 16 values) over a quarter of `segment_size` goes to a file under `blobs/` that is never synced: no
-//!   value is over [`VALUE_CAP`], and a commit fails when a blob file is seen all the same;
+//!   value is over [`records::VALUE_CAP`], and a commit fails when a blob file is seen all the same;
 //! - its cache looks for pages to drop only once every 64 accesses to one of 256 shards, so that reading each page
 //!   once fills the memory with all of them: every record read is touched twice more (573 MB became 55 over 1.5
 //!   million entries);
@@ -33,19 +27,19 @@ use bytes::Bytes;
 use super::checkpoint::Checkpoint;
 use super::error::LogError;
 use super::head::{Found, Head};
-use super::store::{Commit, Run, Runs, Store, Stored};
-use super::tree::Hash;
+use super::records;
+use super::shred::{ShredKeys, Slot};
+use super::store::{Base, Commit, Half, Run, Runs, Store};
 
-/// The largest value given to sled. Seventeen of them (a leaf page about to split) are under a quarter of a segment.
-const VALUE_CAP: usize = 7_000;
 const SEGMENT_SIZE: usize = 512 << 10;
 const CACHE: u64 = 32 << 20;
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 const FOLDER: &str = "sled";
-const VERSION: u8 = 1;
-const HEADER: usize = 5;
+
+/// Records of halves that are rewritten in one batch.
+const REMOVED_AT_ONCE: usize = 64;
 
 /// sled and the head file of one data folder.
 pub(super) struct SledStore {
@@ -56,6 +50,7 @@ pub(super) struct SledStore {
     path: PathBuf,
     /// Open for writing once a recovery has settled what it holds.
     head: Mutex<Option<Head>>,
+    shred: ShredKeys,
     folder: PathBuf,
 }
 
@@ -78,7 +73,8 @@ impl SledStore {
         let db = open_sled(&config, &path)?;
         let data = path.join("db");
         let file = File::open(&data).map_err(LogError::io(&data))?;
-        let store = Self { db: Some(db), file, path, head: Mutex::new(None), folder: folder.into() };
+        let shred = ShredKeys::of(folder);
+        let store = Self { db: Some(db), file, path, head: Mutex::new(None), shred, folder: folder.into() };
         store.sync()?;
         sync_file(&store.path.join("conf"))?;
         for made in [&store.path.join("blobs"), &store.path, &store.folder] {
@@ -91,10 +87,15 @@ impl SledStore {
         self.db.as_ref().ok_or_else(|| LogError::Store("closed".into()))
     }
 
+    /// Makes durable which files are in the data folder.
+    pub(super) fn sync_folder(&self) -> Result<(), LogError> {
+        sync_file(&self.folder)
+    }
+
     /// Puts a commit's records as one batch.
     fn put(&self, commit: &Commit<'_>) -> Result<(), LogError> {
         let mut batch = sled::Batch::default();
-        pack(commit, |key, value| batch.insert(key, value));
+        records::pack(commit, |key, value| batch.insert(key, value));
         let db = self.db()?;
         guarded(|| db.apply_batch(batch))
     }
@@ -128,8 +129,10 @@ impl SledStore {
 
 impl Store for SledStore {
     fn append(&self, commit: &Commit<'_>) -> Result<(), LogError> {
+        let keys = self.shred.put(commit.first, commit.entries.iter().map(|stored| &stored.shred))?;
         self.put(commit)?;
         self.sync()?;
+        keys.wait()?;
         self.check_blobs()?;
         self.replace_head(commit.checkpoint)
     }
@@ -149,9 +152,147 @@ impl Store for SledStore {
     fn settle(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
         self.sync()?;
         self.check_blobs()?;
+        self.shred.prepare(checkpoint.size)?;
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(Head::open(&self.folder)?);
         self.replace_head(checkpoint)?;
         sync_file(&self.folder)
+    }
+
+    fn base(&self) -> Result<Option<Base>, LogError> {
+        let Some(record) = self.record(&records::BASE_KEY)? else { return Ok(None) };
+        let unreadable = || LogError::Store("where the pruned log begins cannot be read".into());
+        records::unpack_base(record).map(Some).ok_or_else(unreadable)
+    }
+
+    fn prune(&self, base: &Base) -> Result<(), LogError> {
+        let db = self.db()?;
+        let mut batch = sled::Batch::default();
+        // The old base may have had more parts.
+        let from = records::BASE_KEY;
+        let old = guarded(|| db.range(&from[..]..&records::CHECK_KEY[..]).keys().collect::<sled::Result<Vec<_>>>())?;
+        old.into_iter().for_each(|key| batch.remove(key));
+        records::pack_base(base, |key, value| batch.insert(key, value))?;
+        let end = base.edge.size().to_be_bytes();
+        let gone = guarded(|| db.range(..&end[..]).keys().collect::<sled::Result<Vec<_>>>())?;
+        gone.into_iter().for_each(|key| batch.remove(key));
+        guarded(|| db.apply_batch(batch))?;
+        self.check_blobs()
+    }
+
+    fn sealing_check(&self) -> Result<Option<[u8; 32]>, LogError> {
+        let Some(record) = self.record(&records::CHECK_KEY)? else { return Ok(None) };
+        let unreadable = || LogError::Store("what tells the sealing key from others cannot be read".into());
+        records::unpack_check(&record).map(Some).ok_or_else(unreadable)
+    }
+
+    fn set_sealing_check(&self, check: &[u8; 32]) -> Result<(), LogError> {
+        let db = self.db()?;
+        guarded(|| db.insert(records::CHECK_KEY, records::pack_check(check)))?;
+        Ok(())
+    }
+
+    fn half(&self, index: u64) -> Result<Half, LogError> {
+        let shred = match self.shred.get(index)? {
+            Slot::Key(shred) => shred,
+            Slot::Erased => return Ok(Half::Erased),
+            Slot::Lost => return Ok(Half::Lost),
+            Slot::Missing => return Ok(Half::Missing("its shred key is missing")),
+        };
+        let missing = Half::Missing("its private half is missing");
+        let Some(first) = self.halves_at(index)? else { return Ok(missing) };
+        let halves = self.halves(first)?.unwrap_or_default();
+        let sealed = index.checked_sub(first).and_then(|at| halves.get(usize::try_from(at).ok()?));
+        Ok(match sealed {
+            Some(sealed) if !sealed.is_empty() => Half::Sealed { sealed: sealed.clone(), shred },
+            _ => missing,
+        })
+    }
+
+    fn each_key(
+        &self,
+        from: u64,
+        until: u64,
+        show: &mut dyn FnMut(u64, Slot) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        self.shred.each(from, until, show)
+    }
+
+    fn lose_key(&self, index: u64) -> Result<(), LogError> {
+        self.shred.lose(index)
+    }
+
+    fn destroy_keys(&self, first: u64, count: u64) -> Result<(), LogError> {
+        self.shred.destroy(first, count)
+    }
+
+    fn remove_halves(&self, first: u64, count: u64, size: u64) -> Result<(), LogError> {
+        let end = first.saturating_add(count);
+        let mut from = self.halves_at(first)?.unwrap_or(first);
+        while from < end {
+            let db = self.db()?;
+            let (start, stop) = (records::halves_key(from), records::halves_key(end));
+            let keys = guarded(|| {
+                db.range(&start[..]..&stop[..]).keys().take(REMOVED_AT_ONCE).collect::<sled::Result<Vec<_>>>()
+            })?;
+            let Some(last) = keys.last().and_then(|key| records::halves_first(key)) else { break };
+            let mut batch = sled::Batch::default();
+            for key in &keys {
+                // A later part goes with its record.
+                let Some(at) = records::halves_first(key).filter(|_| key.len() == start.len()) else { continue };
+                let Some(halves) = self.halves(at)? else { continue };
+                let is_gone = |index: u64| (first..end).contains(&index);
+                let left = (at..).zip(&halves).map(|(index, half)| if is_gone(index) { &[][..] } else { half });
+                let left: Vec<&[u8]> = left.collect();
+                let old = guarded(|| db.get(key))?.map_or(Ok(0), |record| records::parts(&record))?;
+                batch.remove(key);
+                (1..=old).for_each(|part| batch.remove(records::part_key(key, part)));
+                if left.iter().any(|half| !half.is_empty()) {
+                    records::pack_halves(at, left.into_iter(), |key, value| batch.insert(key, value));
+                }
+            }
+            guarded(|| db.apply_batch(batch))?;
+            from = last + 1;
+        }
+        self.shred.tidy(first, count, size)?;
+        self.sync()?;
+        self.check_blobs()
+    }
+}
+
+impl SledStore {
+    /// A record, put together from its parts.
+    fn record(&self, key: &[u8]) -> Result<Option<Bytes>, LogError> {
+        let db = self.db()?;
+        let Some((_, value)) = touching(db, || Ok(db.get(key)?.map(|value| (key, value))))? else { return Ok(None) };
+        self.whole(key, &value).map(Some)
+    }
+
+    /// The whole of the record that begins so.
+    fn whole(&self, key: &[u8], beginning: &[u8]) -> Result<Bytes, LogError> {
+        let db = self.db()?;
+        let mut record = beginning.to_vec();
+        for part in 1..=records::parts(beginning)? {
+            let key = records::part_key(key, part);
+            let more = touching(db, || Ok(db.get(&key)?.map(|value| (&key, value))))?;
+            let missing = || LogError::Store("a part of its record is missing".into());
+            record.extend_from_slice(&more.ok_or_else(missing)?.1);
+        }
+        Ok(record.into())
+    }
+
+    /// The first index of the record that holds an entry's half, where there is one.
+    fn halves_at(&self, index: u64) -> Result<Option<u64>, LogError> {
+        let db = self.db()?;
+        let (from, to) = (records::halves_key(0), records::part_key(&records::halves_key(index), u8::MAX));
+        let before = guarded(|| db.range(&from[..]..=&to[..]).next_back().transpose())?;
+        Ok(before.and_then(|(key, _)| records::halves_first(&key)))
+    }
+
+    fn halves(&self, first: u64) -> Result<Option<Vec<Bytes>>, LogError> {
+        let Some(record) = self.record(&records::halves_key(first))? else { return Ok(None) };
+        let damaged =
+            || LogError::Damaged { index: first, what: "the record of its private half cannot be read".into() };
+        records::unpack_halves(record).map(Some).ok_or_else(damaged)
     }
 }
 
@@ -180,70 +321,10 @@ fn open_sled(config: &sled::Config, path: &Path) -> Result<sled::Db, LogError> {
     }
 }
 
-/// Cuts a commit into records under the cap and gives each to `put` with its key.
-fn pack(commit: &Commit<'_>, mut put: impl FnMut(&[u8], Vec<u8>)) {
-    let tail = 1 + 32 * commit.edge.roots().len() + 2 + commit.checkpoint.note.len();
-    let mut index = commit.first;
-    let mut rest = commit.entries;
-    while !rest.is_empty() {
-        let (mut count, mut length) = (0, HEADER);
-        for (position, stored) in rest.iter().enumerate() {
-            let with_tail = if position + 1 == rest.len() { tail } else { 0 };
-            let more = 4 + stored.entry.len() + stored.sealed.len();
-            if count > 0 && length + more + with_tail > VALUE_CAP {
-                break;
-            }
-            (count, length) = (count + 1, length + more);
-        }
-        let (now, later) = rest.split_at(count);
-        let end = later.is_empty();
-        let mut record = Vec::with_capacity(length + if end { tail } else { 0 });
-        record.extend_from_slice(&[VERSION, u8::from(end), 0]);
-        record.extend_from_slice(&(count as u16).to_be_bytes());
-        for stored in now {
-            put_short(&mut record, &stored.entry);
-            put_short(&mut record, &stored.sealed);
-        }
-        if end {
-            record.push(commit.edge.roots().len() as u8);
-            commit.edge.roots().iter().for_each(|root| record.extend_from_slice(&root.0));
-            put_short(&mut record, commit.checkpoint.note.as_bytes());
-        }
-        put_record(index, record, &mut put);
-        index += count as u64;
-        rest = later;
-    }
-}
-
-fn put_short(record: &mut Vec<u8>, bytes: &[u8]) {
-    record.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
-    record.extend_from_slice(bytes);
-}
-
-fn put_record(index: u64, mut record: Vec<u8>, put: &mut impl FnMut(&[u8], Vec<u8>)) {
-    let key = index.to_be_bytes();
-    if record.len() <= VALUE_CAP {
-        put(&key, record);
-        return;
-    }
-    record[2] = ((record.len() - 1) / VALUE_CAP) as u8;
-    for (part, piece) in record.chunks(VALUE_CAP).enumerate() {
-        match part {
-            0 => put(&key, piece.to_vec()),
-            _ => put(&part_key(index, part as u8), piece.to_vec()),
-        }
-    }
-}
-
-fn part_key(index: u64, part: u8) -> [u8; 9] {
-    let mut key = [part; 9];
-    key[..8].copy_from_slice(&index.to_be_bytes());
-    key
-}
-
 /// The key of the record that holds an entry, or the first there is.
 fn start_of_record(db: &sled::Db, index: u64) -> Result<[u8; 8], LogError> {
-    let before = guarded(|| db.range(..=part_key(index, u8::MAX)).next_back().transpose())?;
+    let before = records::part_key(&index.to_be_bytes(), u8::MAX);
+    let before = guarded(|| db.range(..=before).next_back().transpose())?;
     let first = before.and_then(|(key, _)| key.first_chunk().copied());
     Ok(first.unwrap_or([0; 8]))
 }
@@ -257,18 +338,18 @@ struct RunIterator<'a> {
 impl RunIterator<'_> {
     fn record(&mut self, from: [u8; 8]) -> Result<Option<Run>, LogError> {
         let db = self.store.db()?;
-        let Some((key, value)) = touching(db, || db.range(from..).next().transpose())? else { return Ok(None) };
+        let range = &from[..]..&records::ENTRIES_END[..];
+        let Some((key, value)) = touching(db, || db.range(range).next().transpose())? else { return Ok(None) };
         let Ok(key) = <[u8; 8]>::try_from(key.as_ref()) else {
             return Err(LogError::Store("a record's later part has no beginning".into()));
         };
         let first = u64::from_be_bytes(key);
-        let damaged = |what: &str| LogError::Damaged { index: first, what: what.into() };
-        let mut record = value.to_vec();
-        for part in 1..=record.get(2).copied().unwrap_or(0) {
-            let more = touching(db, || Ok(db.get(part_key(first, part))?.map(|value| (part_key(first, part), value))))?;
-            record.extend_from_slice(&more.ok_or_else(|| damaged("a part of its record is missing"))?.1);
-        }
-        let run = unpack(first, record.into()).ok_or_else(|| damaged("its record cannot be read"))?;
+        let record = self.store.whole(&key, &value).map_err(|error| match error {
+            LogError::Store(what) => LogError::Damaged { index: first, what },
+            other => other,
+        })?;
+        let unreadable = || LogError::Damaged { index: first, what: "its record cannot be read".into() };
+        let run = records::unpack(first, record).ok_or_else(unreadable)?;
         self.next_key = first.checked_add(run.entries.len() as u64).map(u64::to_be_bytes);
         Ok(Some(run))
     }
@@ -298,36 +379,6 @@ fn touching<K: AsRef<[u8]>>(
     })
 }
 
-fn unpack(first: u64, mut rest: Bytes) -> Option<Run> {
-    let header = take(&mut rest, HEADER)?;
-    let (version, ends, count) = (header[0], header[1], u16::from_be_bytes([header[3], header[4]]));
-    if version != VERSION || ends > 1 || count == 0 {
-        return None;
-    }
-    let mut entries = Vec::with_capacity(count.into());
-    for _ in 0..count {
-        entries.push(Stored { entry: take_short(&mut rest)?, sealed: take_short(&mut rest)? });
-    }
-    let end = if ends == 1 {
-        let roots = take(&mut rest, 1)?[0];
-        let roots = take(&mut rest, 32 * usize::from(roots))?;
-        let roots = roots.as_chunks::<32>().0.iter().map(|root| Hash(*root)).collect();
-        Some((roots, String::from_utf8(take_short(&mut rest)?.to_vec()).ok()?))
-    } else {
-        None
-    };
-    rest.is_empty().then_some(Run { first, entries, end })
-}
-
-fn take(rest: &mut Bytes, length: usize) -> Option<Bytes> {
-    (rest.len() >= length).then(|| rest.split_to(length))
-}
-
-fn take_short(rest: &mut Bytes) -> Option<Bytes> {
-    let length = take(rest, 2)?;
-    take(rest, u16::from_be_bytes([length[0], length[1]]).into())
-}
-
 fn sync_file(path: &Path) -> Result<(), LogError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(LogError::io(path))
 }
@@ -350,12 +401,14 @@ fn panicked(payload: Box<dyn std::any::Any + Send>) -> LogError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::store;
-    use crate::log::tree::RightEdge;
+    use crate::log::shred::ShredKey;
+    use crate::log::store::{self, Stored};
+    use crate::log::tree::{Hash, RightEdge};
     use crate::trust::note::Signer;
 
     fn stored(entry: usize, sealed: usize) -> Stored {
-        Stored { entry: vec![entry as u8; entry].into(), sealed: vec![sealed as u8; sealed].into() }
+        let shred = ShredKey([sealed as u8 | 1; 32]);
+        Stored { entry: vec![entry as u8; entry].into(), sealed: vec![sealed as u8; sealed].into(), shred }
     }
 
     #[test]
@@ -388,12 +441,35 @@ mod tests {
             let read = store::read(&store, from as u64, all.len() as u64, 1_000, usize::MAX).unwrap();
             assert_eq!(read.len(), all.len() - from);
             for (one, other) in read.iter().zip(&all[from..]) {
-                assert!(one.entry == other.entry && one.sealed == other.sealed);
+                assert!(*one == other.entry);
+            }
+            match store.half(from as u64).unwrap() {
+                Half::Sealed { sealed, shred } => {
+                    assert!(sealed == all[from].sealed && shred.0 == all[from].shred.0);
+                }
+                half => assert!(all[from].sealed.is_empty(), "{half:?}"),
             }
         }
         assert_eq!(store::read(&store, 2, 60, 7, usize::MAX).unwrap().len(), 7);
         assert_eq!(store::read(&store, 1, 60, 7, 100).unwrap().len(), 1);
         assert_eq!(store.runs(0).filter(|run| run.as_ref().unwrap().end.is_some()).count(), 5);
         assert_eq!(std::fs::read_dir(folder.path().join("sled/blobs")).unwrap().count(), 0);
+
+        // Halves go one by one, and leave the others and the entries.
+        let gone = [1, 30, 31, 32, 63, 70];
+        for index in gone {
+            store.destroy_keys(index, 1).unwrap();
+            store.remove_halves(index, 1, all.len() as u64).unwrap();
+        }
+        for (index, stored) in (0..).zip(&all) {
+            let half = store.half(index).unwrap();
+            let ok = match half {
+                Half::Erased => gone.contains(&index),
+                Half::Sealed { ref sealed, .. } => !gone.contains(&index) && *sealed == stored.sealed,
+                _ => stored.sealed.is_empty(),
+            };
+            assert!(ok, "{index}: {half:?}");
+        }
+        assert_eq!(store::read(&store, 0, all.len() as u64, 1_000, usize::MAX).unwrap().len(), all.len());
     }
 }

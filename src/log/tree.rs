@@ -140,10 +140,23 @@ pub trait Subtrees {
 /// in at most 255 hashes.
 #[derive(Clone, Debug, Default)]
 pub struct Tiles {
+    /// Leaves before this one are known by the right edge at it only; a tile that ends behind it is here.
+    first: u64,
     levels: Vec<Vec<Hash>>,
 }
 
 impl Tiles {
+    /// The tiles of a tree that is known from leaf `first` on.
+    pub fn from(first: u64) -> Self {
+        Self { first, levels: Vec::new() }
+    }
+
+    /// Number of the first tile that is here, at a tile level.
+    fn first_at(&self, tile_level: usize) -> u64 {
+        let levels = u32::try_from(tile_level + 1).unwrap_or(u32::MAX).saturating_mul(TILE_LEVELS);
+        self.first.checked_shr(levels).unwrap_or(0)
+    }
+
     /// Takes note of a completed inner node, as [`RightEdge::push_merging`] tells of it; keeps those at tile levels.
     pub fn note(&mut self, level: u32, index: u64, hash: Hash) {
         if level == 0 || !level.is_multiple_of(TILE_LEVELS) {
@@ -153,14 +166,15 @@ impl Tiles {
         if self.levels.len() <= tile_level {
             self.levels.resize_with(tile_level + 1, Vec::new);
         }
+        let first = self.first_at(tile_level);
         let level = &mut self.levels[tile_level];
-        debug_assert_eq!(level.len() as u64, index, "nodes complete in order");
+        debug_assert_eq!(first + level.len() as u64, index, "nodes complete in order");
         level.push(hash);
     }
 
     /// How many leaves full tiles cover.
     pub fn leaves(&self) -> u64 {
-        self.levels.first().map_or(0, |level| level.len() as u64 * TILE_LEAVES)
+        (self.first_at(0) + self.levels.first().map_or(0, |level| level.len() as u64)) * TILE_LEAVES
     }
 
     /// The root of a complete subtree of 256 leaves or more, where the tree reaches that far.
@@ -168,7 +182,8 @@ impl Tiles {
         let tile_level = level.checked_div(TILE_LEVELS)?.checked_sub(1)? as usize;
         let known = self.levels.get(tile_level)?;
         let width = 1_usize << (level % TILE_LEVELS);
-        let from = usize::try_from(index).ok()?.checked_mul(width)?;
+        let from = index.checked_mul(width as u64)?.checked_sub(self.first_at(tile_level))?;
+        let from = usize::try_from(from).ok()?;
         let mut row = known.get(from..from.checked_add(width)?)?.to_vec();
         while row.len() > 1 {
             row = row.chunks_exact(2).map(|pair| Hash::of_node(&pair[0], &pair[1])).collect();

@@ -10,6 +10,7 @@ use super::error::LogError;
 use super::head::{self, Found, Head};
 use super::recovery;
 use super::sled_store::SledStore;
+use super::store::Base;
 use crate::trust::note::Verifier;
 
 /// What a folder was verified to hold.
@@ -19,6 +20,8 @@ pub struct Verified {
     pub checkpoint: Option<Checkpoint>,
     /// How many entries.
     pub size: u64,
+    /// The first that is kept: of those before, which were pruned, the signed checkpoint at the cut is the only witness here.
+    pub first: u64,
     /// How many commits, each with its own signature.
     pub commits: u64,
     /// How many of them the head does not know of: one after an ordinary crash.
@@ -43,6 +46,6 @@ pub fn verify_folder(folder: &Path, log: &Verifier) -> Result<Verified, LogError
         (None, Found::Checkpoint(head)) => Some(head),
         (None, _) => None,
     };
-    let size = agreed.replay.edge.size();
-    Ok(Verified { checkpoint, size, commits: agreed.replay.commits, ahead_of_head: agreed.ahead })
+    let (size, first) = (agreed.replay.edge.size(), Base::first(&agreed.replay.base));
+    Ok(Verified { checkpoint, size, first, commits: agreed.replay.commits, ahead_of_head: agreed.ahead })
 }

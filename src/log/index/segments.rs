@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use roaring::RoaringBitmap;
 use tokio::sync::Notify;
 
@@ -178,6 +179,13 @@ impl Shared {
             return Ok(false);
         }
         let max = room.min(BATCH).min(usize::try_from(behind).unwrap_or(usize::MAX));
+        let pruned = self.source.first().saturating_sub(end);
+        if pruned > 0 {
+            // Not to be had any more: they keep their places, and nothing is known of them.
+            let mut state = self.state_mut();
+            (0..pruned.min(max as u64)).for_each(|_| state.current.add(&Bytes::new()));
+            return Ok(true);
+        }
         let entries = self.source.read(end, max).map_err(|source| IndexError::Source { from: end, source })?;
         let mut state = self.state_mut();
         for entry in entries.iter().take(max) {
@@ -219,8 +227,11 @@ impl Shared {
         if header.first != first || u64::from(header.entries) != self.capacity() {
             return Ok(false);
         }
-        let last = self.source.read(end - 1, 1).map_err(|source| IndexError::Source { from: end - 1, source })?;
-        if last.first().is_none_or(|last| Hash::of_leaf(last).0 != *header.last_leaf) {
+        // Where its last entry was pruned nothing is left to compare with: its own checksums have to do.
+        let pruned = end <= self.source.first();
+        let read = if pruned { Ok(Vec::new()) } else { self.source.read(end - 1, 1) };
+        let last = read.map_err(|source| IndexError::Source { from: end - 1, source })?;
+        if !pruned && last.first().is_none_or(|last| Hash::of_leaf(last).0 != *header.last_leaf) {
             return Ok(false);
         }
         let (late, carried) = match (sealed.late(), sealed.carried()) {
