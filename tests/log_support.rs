@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kopuro::log::entry::{Draft, Entry, ExchangeKey, Kind, Slot};
 use kopuro::log::erasure::{Erasure, IndexRange, Whose};
-use kopuro::log::{Log, LogError, LogOptions, Record, Recovered};
+use kopuro::log::{Log, LogError, LogOptions, Prune, Record, Recovered};
 use kopuro::trust::note::Signer;
 use uuid::Uuid;
 
@@ -107,6 +107,7 @@ pub(crate) fn all_ids(log: &Log) -> Vec<Uuid> {
 
 const CHILD_FOLDER: &str = "KOPURO_TEST_LOG_CHILD";
 const CHILD_ACKS: &str = "KOPURO_TEST_LOG_CHILD_ACKS";
+const CHILD_PRUNES: &str = "KOPURO_TEST_LOG_CHILD_PRUNES";
 const CHILD_ENTRIES: &str = "KOPURO_TEST_LOG_CHILD_ENTRIES";
 
 /// This test binary again, as a writer of the log in `folder`: appends from `appenders` tasks until it is killed or
@@ -144,6 +145,18 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let (log, _) = open(Path::new(&folder)).unwrap();
+        if std::env::var_os(CHILD_PRUNES).is_some() {
+            // All but the last hundred, again and again.
+            let log = log.clone();
+            tokio::task::spawn_blocking(move || {
+                loop {
+                    let until = log.checkpoint().size.saturating_sub(100);
+                    log.set_published(until);
+                    let rule = Prune { before_unix_ms: Some(i64::MAX), most_bytes: None, until };
+                    log.prune(&rule, 0).unwrap();
+                }
+            });
+        }
         let (left, acks) = (Arc::new(AtomicU64::new(entries)), Arc::new(acks));
         let appenders = (0..24).map(|number| {
             let (log, left, acks) = (log.clone(), Arc::clone(&left), Arc::clone(&acks));

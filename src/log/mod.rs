@@ -354,12 +354,18 @@ impl Log {
 
     /// The inclusion proof of an entry in the tree of the first `size` entries. Blocks shortly.
     pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
+        if index < self.first() {
+            return Err(self.shared.pruned(index));
+        }
         self.prove(size, |tree| proof::inclusion(tree, index, size))
     }
 
-    /// The proof that the tree of `old` entries is a prefix of that of `new` entries. Blocks shortly.
+    /// The proof that the tree of `old` entries is a prefix of that of `new` entries. [`LogError::Pruned`] where it takes
+    /// hashes that left the store with their entries, which is for most sizes below [`Self::first`]: the published tiles
+    /// have them. Blocks shortly.
     pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, LogError> {
-        self.prove(new, |tree| proof::consistency(tree, old, new))
+        let proof = self.prove(new, |tree| proof::consistency(tree, old, new));
+        proof.map_err(|error| if matches!(error, LogError::Pruned { .. }) { self.shared.pruned(old) } else { error })
     }
 
     /// How the log is, now and from now on.

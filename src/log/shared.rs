@@ -124,11 +124,12 @@ impl Shared {
     }
 
     fn kept(&self, index: u64) -> Result<(), LogError> {
-        let first = self.first();
-        if index < first {
-            return Err(LogError::Pruned { index, first, published: self.published_at.clone() });
-        }
-        Ok(())
+        if index < self.first() { Err(self.pruned(index)) } else { Ok(()) }
+    }
+
+    /// What is said of an index or size that was pruned.
+    pub(super) fn pruned(&self, index: u64) -> LogError {
+        LogError::Pruned { index, first: self.first(), published: self.published_at.clone() }
     }
 
     /// Entries from an index on, up to `until`.
@@ -251,9 +252,7 @@ impl Subtrees for StoredTree<'_> {
         if let Some(base) = self.base.as_ref().filter(|base| from < base.edge.size()) {
             let first = base.edge.size();
             if to <= first {
-                let published = self.shared.published_at.clone();
-                let pruned = LogError::Pruned { index: from, first, published };
-                return base.edge.complete(level, index).ok_or(pruned);
+                return base.edge.complete(level, index).ok_or_else(|| self.shared.pruned(from));
             }
             // Both sides of the cut, so of two leaves at least.
             let (left, right) = (self.complete(level - 1, 2 * index)?, self.complete(level - 1, 2 * index + 1)?);
