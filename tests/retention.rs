@@ -269,10 +269,8 @@ async fn a_keeper_prunes_and_erases_beside_the_writer() {
         legal_basis: "KG-LAW-58-9".into(),
         every: Duration::from_millis(20),
     };
-    let keeper = {
-        let indexed = log.clone();
-        Keeper::start(retention, log.clone(), move || indexed.checkpoint().size).unwrap()
-    };
+    let (index, follower) = Index::follow(IndexOptions::new(folder.path()), &log).unwrap();
+    let keeper = Keeper::start(retention, log.clone(), index).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
         let (log, done) = (log.clone(), Arc::clone(&done));
@@ -303,7 +301,7 @@ async fn a_keeper_prunes_and_erases_beside_the_writer() {
     }
     done.store(true, Ordering::Relaxed);
     reader.await.unwrap();
-    drop(keeper);
+    drop((keeper, follower));
     log.close().await;
     let verified = verify_folder(folder.path(), &signer(1).verifier()).unwrap();
     assert!(verified.first >= 2_000 && verified.size > verified.first);

@@ -1,5 +1,6 @@
 //! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder.
 
+mod erase;
 mod print;
 mod source;
 mod verify;
@@ -57,6 +58,8 @@ enum Command {
     },
     /// Count exchanges by day, pair, service, outcome and reason
     Stats(FilterArgs),
+    /// Destroy private values for good; the log says so and still verifies
+    Erase(erase::Args),
     /// Recompute the whole log and compare it with what was signed
     Verify {
         /// The log's public key: name+hash+key
@@ -178,6 +181,9 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
     if let (Command::Verify { vkey }, Some(folder)) = (&args.command, &args.data) {
         return verify::folder(folder, vkey);
     }
+    if let Command::Erase(erase) = args.command {
+        return erase::run(erase, args.data).await;
+    }
     let mut source = match &args.data {
         Some(folder) => Source::folder(folder)?,
         None => Source::node(args.connect.connect().await?),
@@ -234,6 +240,7 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Stats(filter) => printer.stats(&source.stats(filter.filter()).await?)?,
         Command::Verify { vkey } => return verify::node(&mut source, &vkey).await,
+        Command::Erase(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ mod check;
 mod document;
 mod grants;
 mod limits;
+mod private;
 mod units;
 mod watch;
 
@@ -26,6 +27,7 @@ pub use check::{Loaded, LoadedBackend, check, open, recheck};
 pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
+pub use private::{Private, Retention, SealingKey, Secret, Token};
 pub use watch::{Change, Watch, watch};
 
 use document::Step;
@@ -49,6 +51,12 @@ pub struct NodeConfig {
     /// Its log.
     #[serde(default)]
     pub log: Log,
+    /// Where the key comes from that seals private values.
+    #[serde(default)]
+    pub private: Private,
+    /// What is kept for how long.
+    #[serde(default)]
+    pub retention: Retention,
     /// Grants and outbound list.
     #[serde(default)]
     pub policy: Policy,
@@ -278,6 +286,7 @@ impl NodeConfig {
             &mut self.policy.grants,
             &mut self.policy.outbound,
         ];
+        self.private.resolve(base);
         let optional = self.backends.values_mut().filter_map(|backend| backend.ca.as_mut());
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);
         for path in files.into_iter().chain(lists).chain(optional) {

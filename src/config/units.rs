@@ -6,6 +6,10 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 /// Reads `250ms`, `60s`, `5m`, `24h`, `30d`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_up_to(366, text)
+}
+
+fn parse_up_to(days: u64, text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let milliseconds = match unit {
         "ms" => 1,
@@ -16,8 +20,8 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("{text:?} is not a duration: write a whole number and ms, s, m, h or d, as 60s")),
     };
     let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration: write it as 60s or 5m"))?;
-    let total = number.checked_mul(milliseconds).filter(|total| *total <= 366 * 86_400_000);
-    total.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is longer than 366 days"))
+    let total = number.checked_mul(milliseconds).filter(|total| *total <= days * 86_400_000);
+    total.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is longer than {days} days"))
 }
 
 /// Reads `512B`, `16KiB`, `4MiB`, `2GiB`, `1TiB`, and decimal `kB`, `MB`, `GB`, `TB`.
@@ -52,6 +56,16 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 pub(super) fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let duration = duration(deserializer)?;
     if duration.is_zero() { Err(Error::custom("must be longer than zero")) } else { Ok(duration) }
+}
+
+/// An age that something may reach: up to a hundred years, and not zero.
+pub(super) fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let age = parse_up_to(36_525, &String::deserialize(deserializer)?).map_err(Error::custom)?;
+    if age.is_zero() { Err(Error::custom("must be longer than zero")) } else { Ok(Some(age)) }
+}
+
+pub(super) fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    size(deserializer).map(Some)
 }
 
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

@@ -33,6 +33,7 @@ use super::view::View;
 use crate::config::{self, Loaded, NodeConfig};
 use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
+use crate::log::retention::Keeper;
 use crate::log::{Log, LogError, LogHealth, LogOptions};
 use crate::oversight::audit::{AuditLimits, AuditService};
 use crate::policy::CallerLimits;
@@ -113,6 +114,7 @@ pub struct Node {
 struct LogParts {
     log: Log,
     follower: Follower,
+    keeper: Keeper,
 }
 
 impl Node {
@@ -147,7 +149,7 @@ impl Node {
             Some((log, ..)) => recent_exchanges(log)?,
             None => RecentExchanges::default(),
         };
-        let limits = config.limits.clone();
+        let (limits, retention) = (config.limits.clone(), config.log_retention());
         let identity = Identity::Node { member: config.node.member.clone(), name: config.node.name.as_str().into() };
         let metrics_handle = telemetry::metrics::install()?;
         let metrics = Arc::new(NodeMetrics::new(identity.to_string()));
@@ -217,12 +219,14 @@ impl Node {
             tokio::spawn(tell_ready(health.clone(), ready, metrics)),
             tokio::spawn(reload.clone().follow(drain.clone())),
         ];
-        let parts = log.map(|(log, _, follower)| {
+        let keep = |(log, index, follower): (Log, Index, Follower)| {
             // Known before the node calls itself ready.
             tell_log(&log.health().borrow(), &health);
             background.push(tokio::spawn(watch_log(log.health(), health.clone())));
-            LogParts { log, follower }
-        });
+            let keeper = Keeper::start(retention, log.clone(), index)?;
+            Ok::<_, NodeError>(LogParts { log, follower, keeper })
+        };
+        let parts = log.map(keep).transpose()?;
         health.set(telemetry::Health::NODE, Status::Ok);
         tracing::info!(member = %gateway.view().member, %systems, %nodes, %admin, "the node is up");
         Ok(Self { gateway, parts, reload, systems, nodes, admin, health, drain, abort, tasks, background, drain_limit })
@@ -273,9 +277,9 @@ impl Node {
         if tokio::time::timeout(APPEND_LIMIT, ended()).await.is_err() {
             tracing::error!("exchanges are left without a closing entry: the next start closes them as interrupted");
         }
-        if let Some(LogParts { log, follower }) = self.parts {
-            // Joins its thread, which is between two batches at most.
-            let _ = tokio::task::spawn_blocking(move || drop(follower)).await;
+        if let Some(LogParts { log, follower, keeper }) = self.parts {
+            // Joins their threads, which are between two batches at most.
+            let _ = tokio::task::spawn_blocking(move || drop((keeper, follower))).await;
             log.close().await;
         }
         tracing::info!("the node is down");
@@ -295,6 +299,7 @@ async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeErr
         max_batch: config.log.batch.get(),
         warn_free: config.log.warn_free,
         refuse_free: config.log.refuse_free,
+        sealing_key: config.sealing_key(),
         ..LogOptions::new(&config.node.data, config.log_signer()?)
     };
     let data: PathBuf = config.node.data.clone();
@@ -324,8 +329,9 @@ fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
     let now = exchange::unix_ms();
     let mut recent = RecentExchanges::default();
     let mut end = log.checkpoint().size;
-    while end > 0 {
-        let start = end.saturating_sub(STEP);
+    // Whatever was pruned is older than the window, or so is what had to be published before it.
+    while end > log.first() {
+        let start = end.saturating_sub(STEP).max(log.first());
         let mut newest = i64::MIN;
         let mut at = start;
         while at < end {

@@ -17,7 +17,7 @@
 //! store       append, read, head: the seam           records     keys and values of the store behind it     (pure)
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
-//! erasure     private values destroyed, and said     prune       published entries leave the store; retention: when
+//! erasure(_request)  private values destroyed, and said  prune       published entries leave the store; retention: when
 //! ```
 
 use std::path::PathBuf;
@@ -37,6 +37,7 @@ mod commit;
 pub mod commitment;
 pub mod entry;
 pub mod erasure;
+pub mod erasure_request;
 mod error;
 mod head;
 pub mod hidden;

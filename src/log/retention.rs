@@ -1,14 +1,20 @@
-//! Retention: how long private values and published entries are kept, and the thread that sees to it.
+//! Retention: how long private values and published entries are kept, and the thread that sees to it. The same thread
+//! carries out requests to erase that are left in the data folder.
 //!
 //! It works in small steps with rests between, so that the writer has the disk to itself for most of the time, and
 //! never waits for it nor makes it wait. A failure is told and tried again; it harms nothing but room.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::erasure::{Erased, Erasure, Whose};
+use super::erasure_request;
+use super::index::Index;
 use super::{Log, LogError, Prune};
+
+/// How often to look for requests to erase.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The rest between two steps of pruning.
 const REST: Duration = Duration::from_millis(50);
@@ -86,15 +92,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts it; `indexed` says up to which entry the index has got, which is as far as pruning goes.
-    pub fn start(retention: Retention, log: Log, indexed: impl Fn() -> u64 + Send + 'static) -> Result<Self, LogError> {
+    /// Starts it. Pruning goes no further than the index has got.
+    pub fn start(retention: Retention, log: Log, index: Index) -> Result<Self, LogError> {
         let (stop, stopped) = sync_channel(1);
         let run = move || {
             // Not at once: a node that starts has other things to do.
             let mut wait = retention.every.min(Duration::from_secs(10));
-            while rest(&stopped, wait) {
-                wait = retention.every;
-                match retention.round(&log, indexed(), unix_ms(), || rest(&stopped, REST)) {
+            let mut looked = Instant::now();
+            while rest(&stopped, wait.min(LOOK)) {
+                if let Err(error) = erasure_request::serve(&log, &index, unix_ms()) {
+                    tracing::error!(%error, "a request to erase cannot be answered");
+                }
+                if looked.elapsed() < wait || retention.is_idle() {
+                    continue;
+                }
+                (wait, looked) = (retention.every, Instant::now());
+                match retention.round(&log, index.indexed_size(), unix_ms(), || rest(&stopped, REST)) {
                     Ok(kept) if kept != Kept::default() => {
                         tracing::info!(erased = kept.erased.entries, pruned = kept.pruned, "retention");
                     }

@@ -18,6 +18,9 @@ pub(super) fn folder(folder: &Path, vkey: &str) -> anyhow::Result<ExitCode> {
     let key = key(vkey)?;
     let verified = verify_folder(folder, &key).map_err(explained)?;
     println!("verified: {} entries in {} commits, signed by {}", verified.size, verified.commits, key.name());
+    if verified.first > 0 {
+        println!("entries below {} were pruned: a signed checkpoint stands for them here", verified.first);
+    }
     if let Some(checkpoint) = verified.checkpoint {
         print!("{}", checkpoint.note);
     }

@@ -48,6 +48,7 @@ pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<P
         problems.extend(unwritable(config, &config.node.data, &error).problems);
     }
     private(config, "log", "key", &config.log.key, problems);
+    problems.extend(config.retention_problem());
     if config.log.refuse_free > config.log.warn_free {
         let what = "is more than log.warn_free: the node would refuse before it warns";
         problems.push(config.problem(&steps("log", "refuse_free"), what, "make it less than log.warn_free"));

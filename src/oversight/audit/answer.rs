@@ -85,7 +85,10 @@ fn index_failed(error: IndexError) -> Status {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn log_failed(error: LogError) -> Status {
+pub(super) fn log_failed(error: LogError) -> Status {
+    if matches!(error, LogError::Pruned { .. }) {
+        return status::with_reason(tonic::Code::OutOfRange, &error.to_string(), "ENTRY_PRUNED");
+    }
     tracing::error!(%error, "reading the log failed");
     Status::internal("reading the log failed")
 }
@@ -93,9 +96,12 @@ fn log_failed(error: LogError) -> Status {
 fn join_failed(error: join::JoinError) -> Status {
     match error {
         join::JoinError::Index(error) => index_failed(error),
-        join::JoinError::Source(error) => {
-            tracing::error!(%error, "reading the log failed");
-            Status::internal("reading the log failed")
-        }
+        join::JoinError::Source(error) => match error.downcast::<LogError>() {
+            Ok(error) => log_failed(*error),
+            Err(error) => {
+                tracing::error!(%error, "reading the log failed");
+                Status::internal("reading the log failed")
+            }
+        },
     }
 }

@@ -91,10 +91,10 @@ async fn send(log: &Log, mut from: u64, follow: bool, sender: &mpsc::Sender<Resu
             let max = usize::try_from(size - from).unwrap_or(BATCH).min(BATCH);
             let reader = log.clone();
             let read = tokio::task::spawn_blocking(move || reader.read(from, max)).await;
-            let Ok(Ok(entries)) = read else {
-                tracing::error!(from, "reading the log failed");
-                let _ = sender.send(Err(Status::internal("reading the log failed"))).await;
-                return;
+            let entries = match read {
+                Ok(Ok(entries)) => entries,
+                Ok(Err(error)) => return drop(sender.send(Err(super::answer::log_failed(error))).await),
+                Err(_) => return drop(sender.send(Err(Status::internal("reading the log failed"))).await),
             };
             if entries.is_empty() {
                 return;
