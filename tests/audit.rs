@@ -377,3 +377,29 @@ async fn the_command_line_says_the_same_of_a_node_and_of_its_folder() {
     let (ok, answer, _) = kopuro_log(&["--data", &data, "tail", "--since", "2", "--format", "jsonl"]).await;
     assert!(ok && answer.lines().next().is_some_and(|line| line.contains("\"index\":2")), "{answer}");
 }
+
+#[tokio::test]
+async fn what_was_pruned_is_refused_with_where_it_is_published() {
+    let served = Served::start(AuditLimits::default()).await;
+    for _ in 0..20 {
+        served.exchange(Uuid::now_v7(), "GetPerson", Outcome::Ok).await;
+    }
+    served.log.set_published(20);
+    let rule = kopuro::log::Prune { before_unix_ms: Some(i64::MAX), most_bytes: None, until: 20 };
+    assert!(served.log.prune(&rule, 0).unwrap() > 0);
+    let first = served.log.first();
+    let mut auditor = served.client("auditor").await;
+    let tail = |from| TailEntriesRequest { from, follow: false };
+    let mut entries = auditor.tail_entries(tail(0)).await.unwrap().into_inner();
+    let refused = [
+        entries.message().await.unwrap_err(),
+        auditor.get_inclusion_proof(GetInclusionProofRequest { index: 0, tree_size: 0 }).await.unwrap_err(),
+        auditor.query_exchanges(QueryExchangesRequest { page_size: 100, ..Default::default() }).await.unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::OutOfRange, "ENTRY_PRUNED"), "{status:?}");
+        assert!(status.message().contains("https://kg.example/log/"), "{status:?}");
+    }
+    let mut entries = auditor.tail_entries(tail(first)).await.unwrap().into_inner();
+    assert_eq!(entries.message().await.unwrap().unwrap().index, first);
+}

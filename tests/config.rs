@@ -251,6 +251,58 @@ fn is_name(text: &str) -> bool {
 }
 
 #[test]
+fn where_the_sealing_key_comes_from_and_how_long_things_are_kept() {
+    use kopuro::log::sealing_key::{SealingKeySource, SecretSource, TokenKey};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    let load = |more: &str| {
+        fs::write(&path, format!("{NODE}{more}")).unwrap();
+        config::load(&path)
+    };
+    let file = |path: &str| SealingKeySource::Secret(SecretSource::File(folder.path().join(path)));
+    let token = TokenKey {
+        module: "/usr/lib/softhsm/libsofthsm2.so".into(),
+        token: "kopuro".into(),
+        key: "seal".into(),
+        pin: SecretSource::File(folder.path().join("pin")),
+    };
+    for (key, expected) in [
+        ("", file("data/seal.key")),
+        ("key = { file = \"keys/seal\" }", file("keys/seal")),
+        ("key = { credential = \"seal\" }", SealingKeySource::Secret(SecretSource::Credential("seal".into()))),
+        ("key = { environment = \"SEAL\" }", SealingKeySource::Secret(SecretSource::Environment("SEAL".into()))),
+        (
+            "key = { pkcs11 = { module = \"/usr/lib/softhsm/libsofthsm2.so\", token = \"kopuro\", key = \"seal\", \
+             pin = { file = \"pin\" } } }",
+            SealingKeySource::Token(token),
+        ),
+    ] {
+        assert_eq!(load(&format!("[private]\n{key}\n")).unwrap().sealing_key(), expected);
+    }
+    for wrong in ["{ file = \"a\", credential = \"b\" }", "{ vault = \"a\" }", "\"a\""] {
+        let error = load(&format!("[private]\nkey = {wrong}\n")).unwrap_err().to_string();
+        assert!(error.contains("private.key"), "{error}");
+    }
+    assert!(load("").unwrap().log_retention().is_idle());
+    let kept = load("[retention]\nprivate_values = \"1825d\"\nlegal_basis = \"law-9\"\nentries_size = \"1GiB\"\n");
+    let kept = kept.unwrap().log_retention();
+    assert_eq!(kept.private_values, Some(Duration::from_secs(1_825 * 86_400)));
+    assert_eq!((kept.entries, kept.entries_size, kept.legal_basis.as_str()), (None, Some(1 << 30), "law-9"));
+    assert!(load("[retention]\nentries = \"0d\"\n").unwrap_err().to_string().contains("longer than zero"));
+}
+
+#[test]
+fn a_term_needs_the_law_that_sets_it() {
+    let site = Site::new();
+    let text = fs::read_to_string(site.path("node.toml")).unwrap();
+    site.write("node.toml", &format!("{text}[retention]\nprivate_values = \"30d\"\n"));
+    let output = site.check();
+    assert_eq!(output.status.code(), Some(64));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_told(&told, &["retention.private_values: erases by a term", "add retention.legal_basis"]);
+}
+
+#[test]
 fn mistakes_in_node_toml_are_told_with_their_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.toml");

@@ -13,6 +13,8 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::harness::probe::ProbeClient;
+use crate::harness::{CONSUMER, Federation, Running};
 use crate::log_support::{ORIGIN, draft, erasure, open, opens, record, said_erased, signer};
 
 const DAY_MS: i64 = 86_400_000;
@@ -148,8 +150,11 @@ async fn by_age_a_delayed_entry_waits_until_it_could_be_opened() {
     assert_eq!(entry(&log, 6).erased, ranges, "the delayed one of 30 days stays, and what is younger");
     // Its delay over, it goes with the others.
     let erased = log.erase(before(MADE + 40 * DAY_MS), MADE + 41 * DAY_MS).await.unwrap();
-    assert_eq!(erased.entries, 4);
-    assert_eq!(entry(&log, 7).erased, [IndexRange { first: 1, count: 1 }, IndexRange { first: 4, count: 3 }]);
+    assert_eq!(erased.entries, 3);
+    assert_eq!(entry(&log, 7).erased, [IndexRange { first: 1, count: 1 }, IndexRange { first: 4, count: 2 }]);
+    // Entries that say so have nothing to erase: it comes to an end.
+    assert_eq!(log.erase(before(i64::MAX), MADE).await.unwrap().entries, 0);
+    assert!(matches!(log.read_private(7), Err(LogError::NoPrivate { index: 7 })));
     log.close().await;
 }
 
@@ -255,4 +260,50 @@ async fn many_scattered_entries_take_several_entries_to_say() {
     assert!(entry(&log, 4_500).encoded_len() <= 65_535);
     assert_eq!(log.checkpoint().origin, ORIGIN);
     log.close().await;
+}
+
+// === The command, on a running node and on a stopped one ===
+
+async fn kopuro_log_erase(federation: &Federation, more: &[&str]) -> (bool, String) {
+    let config = federation.member_path(CONSUMER, "node.toml");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kopuro"));
+    command.args(["log", "erase", "--node-config"]).arg(config).args(["--basis", "KG-LAW-58-9"]).args(more);
+    let output = command.output().await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_erases_an_exchange_while_the_node_runs_and_when_it_does_not() {
+    let mut running = Running::start().await;
+    let desk = ProbeClient::new(running.desk().await);
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let answer = desk.clone().with("kopuro-subject", "20101199912345").unary("hello").await.unwrap();
+        ids.push(answer.metadata().get("kopuro-exchange").unwrap().to_str().unwrap().to_owned());
+    }
+    let log = running.consumer.log().unwrap().clone();
+    let size = log.checkpoint().size;
+    assert_eq!((size, (0..4).filter(|index| log.read_private(*index).is_ok()).count()), (4, 4));
+
+    let (done, said) = kopuro_log_erase(&running.federation, &["--exchange", &ids[0]]).await;
+    assert!(done && said.contains("of 2 entries, said in entry 4"), "{said}");
+    assert!((0..4).all(|index| log.read_private(index).is_ok() == (index > 1)));
+    assert_eq!(entry(&log, 4).reason, "REQUESTED");
+    let (done, said) = kopuro_log_erase(&running.federation, &["--exchange", &ids[0]]).await;
+    assert!(done && said.contains("nothing to erase"), "{said}");
+    drop(log);
+    // The node goes on as before.
+    desk.clone().unary("hello").await.unwrap();
+    drop(desk);
+    let federation = running.stop().await;
+
+    let (done, said) = kopuro_log_erase(&federation, &["--older-than", "0", "--reason", "TERM_OVER"]).await;
+    assert!(done && said.contains("of 4 entries, said in entry 7"), "{said}");
+    let (done, said) = kopuro_log_erase(&federation, &["--exchange", &ids[1], "--reason", "because"]).await;
+    assert!(!done && said.contains("in capitals"), "{said}");
+    let (done, said) = kopuro_log_erase(&federation, &[]).await;
+    assert!(!done && said.contains("--exchange"), "{said}");
+    let data = federation.member_path(CONSUMER, "data");
+    assert_eq!(verify_folder(&data, federation.log_key(CONSUMER)).unwrap().size, 8);
 }

@@ -76,7 +76,7 @@ pub(crate) fn said_erased(log: &Log) -> Vec<bool> {
 /// Checks of an entry that its private half opens, or else that the log says it was erased; gives whether it opens.
 pub(crate) fn opens(log: &Log, said_erased: &[bool], index: u64) -> bool {
     match (log.read_private(index), said_erased[index as usize]) {
-        (Ok(_), false) => true,
+        (Ok(_) | Err(LogError::NoPrivate { .. }), false) => true,
         (Err(LogError::Erased { .. }), true) => false,
         (other, said) => panic!("entry {index}: {:?}, said to be erased: {said}", other.map(drop)),
     }

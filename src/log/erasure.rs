@@ -26,12 +26,12 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::entry::{Draft, Entry, ExchangeKey, Kind, Publication, Record};
 use super::error::{AppendError, LogError};
 use super::hidden;
 use super::shared::{Shared, open_half};
-use super::shred::Slot;
 use super::store::Store;
 pub use crate::proto::kopuro::log::v1::IndexRange;
 
@@ -129,6 +129,8 @@ impl Shared {
         draft.legal_basis.clone_from(&entry.legal_basis);
         draft.reason.clone_from(&entry.reason);
         let mut record = draft.seal();
+        // It commits to nothing, so it keeps nothing: else a term would erase erasures for ever.
+        record.private = Zeroizing::default();
         // As concatenated messages merge: a field that a draft has not.
         let erased = Entry { erased: entry.erased.clone(), ..Entry::default() };
         record.entry = [&record.entry[..], &erased.encode_to_vec()].concat().into();
@@ -161,7 +163,7 @@ impl Shared {
             let mut found = None;
             self.with_store(|store| {
                 store.each_key(from, until, &mut |index, slot| {
-                    if found.is_none() && !matches!(slot, Slot::Erased) {
+                    if found.is_none() && !slot.is_spent() {
                         found = Some(index);
                     }
                     Ok(())
@@ -253,7 +255,7 @@ impl Shared {
     fn choose_unerased(&self, from: u64, until: u64, chosen: &mut Chosen) -> Result<(), LogError> {
         self.with_store(|store| {
             store.each_key(from, until, &mut |index, slot| {
-                if !matches!(slot, Slot::Erased) {
+                if !slot.is_spent() {
                     chosen.add(index);
                 }
                 Ok(())

@@ -126,6 +126,12 @@ pub enum LogError {
         /// The format that this version reads.
         reads: u8,
     },
+    /// The entry has no private values: it says that those of others were erased.
+    #[error("entry {index} has no private values")]
+    NoPrivate {
+        /// The entry.
+        index: u64,
+    },
     /// The private values of the entry were erased: its key is destroyed.
     #[error("the private values of entry {index} were erased")]
     Erased {

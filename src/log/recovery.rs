@@ -236,7 +236,7 @@ pub(super) fn settle_halves(store: &dyn Store, seal: &Seal, head: u64, size: u64
             Slot::Missing | Slot::Key(_) if index >= head => untold.push(index),
             _ => {}
         }
-        if !matches!(slot, Slot::Erased) && first.is_none() {
+        if !slot.is_spent() && first.is_none() {
             first = Some(index);
         }
         Ok(())

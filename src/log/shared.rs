@@ -161,6 +161,10 @@ impl Shared {
             return Err(AppendError::TooLarge(largest));
         }
         let leaf = Hash::of_leaf(&record.entry);
+        if record.private.is_empty() {
+            let shred = ShredKey::of_no_half();
+            return Ok((Stored { entry: record.entry, sealed: Bytes::new(), shred }, leaf));
+        }
         let sealed = ShredKey::generate()
             .and_then(|shred| Some((self.seal.seal(&shred, &record.private)?, shred)))
             .map(|(sealed, shred)| Stored { entry: record.entry, sealed: sealed.into(), shred });
@@ -197,6 +201,7 @@ pub(super) fn open_half(store: &dyn Store, seal: &Seal, index: u64) -> Result<Ze
         Half::Sealed { sealed, shred } => {
             seal.open_sealed(&shred, &sealed).ok_or_else(|| damaged("its private half does not open"))
         }
+        Half::None => Err(LogError::NoPrivate { index }),
         Half::Erased => Err(LogError::Erased { index }),
         Half::Lost => Err(LogError::PrivateLost { index }),
         Half::Missing(what) => Err(damaged(what)),

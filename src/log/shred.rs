@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! shred/<n>.keys    n = index / 32,768 in eight digits: 32,768 slots of 32 bytes, all written when the file is made
-//!                   zeros: no key    "kopuro: erased"…: destroyed    "kopuro: lost"…: see below    else: the key
+//!                   zeros: no key    "kopuro: erased"…: destroyed    "kopuro: lost"…: see below    "kopuro: none"…: nothing
+//!                   to seal    else: the key
 //! shred/<n>.erased  in its place and empty, once every key in it is destroyed
 //! ```
 //!
@@ -40,6 +41,7 @@ const FILE_BYTES: usize = FILE_KEYS as usize * KEY;
 
 const NO_KEY: [u8; KEY] = [0; KEY];
 const ERASED: [u8; KEY] = *b"kopuro: erased\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const NO_HALF: [u8; KEY] = *b"kopuro: none\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const LOST: [u8; KEY] = *b"kopuro: lost\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// 32 random bytes without which one private half cannot be opened. Wiped when dropped.
@@ -51,6 +53,11 @@ impl ShredKey {
         let mut key = Self(NO_KEY);
         getrandom::fill(&mut key.0).ok()?;
         Some(key)
+    }
+
+    /// What stands in the place of a key where there is nothing to seal.
+    pub(super) fn of_no_half() -> Self {
+        Self(NO_HALF)
     }
 }
 
@@ -64,17 +71,25 @@ impl std::fmt::Debug for ShredKey {
 #[derive(Debug)]
 pub(super) enum Slot {
     Key(ShredKey),
+    /// The entry has no private half.
+    NoHalf,
     Erased,
     Lost,
     Missing,
 }
 
 impl Slot {
+    /// Whether there is nothing left that could be destroyed.
+    pub(super) fn is_spent(&self) -> bool {
+        matches!(self, Self::Erased | Self::NoHalf)
+    }
+
     fn read(bytes: &[u8; KEY]) -> Self {
         match *bytes {
             NO_KEY => Self::Missing,
             ERASED => Self::Erased,
             LOST => Self::Lost,
+            NO_HALF => Self::NoHalf,
             key => Self::Key(ShredKey(key)),
         }
     }
@@ -249,7 +264,7 @@ impl ShredKeys {
             }
             let mut all = true;
             self.each(number * FILE_KEYS, (number + 1) * FILE_KEYS, |_, slot| {
-                all &= matches!(slot, Slot::Erased);
+                all &= slot.is_spent();
                 Ok(())
             })?;
             if all {

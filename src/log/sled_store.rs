@@ -194,6 +194,7 @@ impl Store for SledStore {
     fn half(&self, index: u64) -> Result<Half, LogError> {
         let shred = match self.shred.get(index)? {
             Slot::Key(shred) => shred,
+            Slot::NoHalf => return Ok(Half::None),
             Slot::Erased => return Ok(Half::Erased),
             Slot::Lost => return Ok(Half::Lost),
             Slot::Missing => return Ok(Half::Missing("its shred key is missing")),

@@ -31,6 +31,8 @@ pub(super) enum Half {
         sealed: Bytes,
         shred: ShredKey,
     },
+    /// The entry has none.
+    None,
     Erased,
     /// Of an entry that was never acknowledged.
     Lost,
