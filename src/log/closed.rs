@@ -69,7 +69,7 @@ impl ClosedLog {
 
     /// Opens private halves too, under the sealing key; refuses another key than this log's.
     pub fn unseal(&self, key: &SealingKeySource) -> Result<Unsealed<'_>, LogError> {
-        let seal = Seal::new(key.read(&self.checkpoint.origin, false)?);
+        let seal = Seal::new(&key.read(&self.checkpoint.origin, false)?);
         match self.store.sealing_check()? {
             Some(check) if check == seal.check() => Ok(Unsealed { log: self, seal }),
             _ => Err(LogError::OtherSealingKey),

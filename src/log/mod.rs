@@ -185,7 +185,7 @@ impl Log {
         let store = SledStore::open(&folder)?;
         // A key is made only while nothing can be sealed yet, and is durable before anything is.
         let check = store.sealing_check()?;
-        let seal = Seal::new(sealing_key.read(signer.name(), check.is_none() && store.runs(0).next().is_none())?);
+        let seal = Seal::new(&sealing_key.read(signer.name(), check.is_none() && store.runs(0).next().is_none())?);
         store.sync_folder()?;
         let mut open_exchanges = recovery::OpenTracker::from_base(store.base()?.as_ref());
         let on_entry = |index, entry: &Bytes| open_exchanges.seen(index, entry, &store, &seal);

@@ -12,8 +12,7 @@
 //! its entry by the shred key; that its values are those that the entry commits to, the commitment shows.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use super::sealing_key::SealingKey;
@@ -25,12 +24,12 @@ pub(super) const OVERHEAD: usize = 16;
 const HALF: &[u8] = b"kopuro/half/v1";
 const CHECK: &[u8] = b"kopuro/check/v1";
 
-/// Seals and opens under the sealing key of one data folder.
-pub(super) struct Seal(SealingKey);
+/// Seals and opens under the sealing key of one data folder. The library wipes its copy of the key when it is dropped.
+pub(super) struct Seal(hmac::Key);
 
 impl Seal {
-    pub(super) fn new(key: SealingKey) -> Self {
-        Self(key)
+    pub(super) fn new(key: &SealingKey) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))
     }
 
     /// Tells this key from others and gives nothing of it away: kept beside what it seals.
@@ -59,8 +58,12 @@ impl Seal {
     }
 
     fn derive(&self, label: &[u8], from: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mac: Hmac<Sha256> = Hmac::new_from_slice(self.0.as_bytes()).expect("HMAC takes a key of any length");
-        Zeroizing::new(mac.chain_update(label).chain_update(from).finalize().into_bytes().into())
+        let mut mac = hmac::Context::with_key(&self.0);
+        mac.update(label);
+        mac.update(from);
+        let mut derived = Zeroizing::new([0; 32]);
+        derived.copy_from_slice(mac.sign().as_ref());
+        derived
     }
 }
 
@@ -80,13 +83,13 @@ mod tests {
 
     #[test]
     fn opens_with_both_keys_only() {
-        let seal = Seal::new(SealingKey::from_bytes([1; 32]));
+        let seal = Seal::new(&SealingKey::from_bytes([1; 32]));
         let shred = ShredKey([2; 32]);
         let sealed = seal.seal(&shred, b"a person's number").unwrap();
         assert_eq!(sealed.len(), 17 + OVERHEAD);
         assert_eq!(*seal.open_sealed(&shred, &sealed).unwrap(), b"a person's number");
         assert!(seal.open_sealed(&ShredKey([3; 32]), &sealed).is_none());
-        let other = Seal::new(SealingKey::from_bytes([4; 32]));
+        let other = Seal::new(&SealingKey::from_bytes([4; 32]));
         assert!(other.open_sealed(&shred, &sealed).is_none());
         assert_ne!(other.check(), seal.check());
         let mut damaged = sealed;

@@ -51,7 +51,8 @@ pub(super) struct ShredKey(pub(super) [u8; KEY]);
 impl ShredKey {
     pub(super) fn generate() -> Option<Self> {
         let mut key = Self(NO_KEY);
-        getrandom::fill(&mut key.0).ok()?;
+        // The library's generator: one call into the kernel for each entry would cost more than all of its sealing.
+        aws_lc_rs::rand::fill(&mut key.0).ok()?;
         Some(key)
     }
 
