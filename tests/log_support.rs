@@ -82,6 +82,16 @@ pub(crate) fn opens(log: &Log, said_erased: &[bool], index: u64) -> bool {
     }
 }
 
+/// Checks of an entry of whose erasure somebody was told that it cannot be opened, and that the log says so; one that
+/// says so itself has nothing to erase.
+pub(crate) fn is_erased(log: &Log, said_erased: &[bool], index: u64) {
+    match log.read_private(index) {
+        Err(LogError::NoPrivate { .. }) => {}
+        Err(LogError::Erased { .. }) if said_erased[index as usize] => {}
+        other => panic!("entry {index}: {:?}", other.map(drop)),
+    }
+}
+
 /// The exchange id in an entry's bytes.
 pub(crate) fn id_of(entry: bytes::Bytes) -> Uuid {
     let entry = <Entry as prost::Message>::decode(entry).unwrap();
