@@ -20,6 +20,7 @@ mod log_refuses;
 mod log_support;
 mod log_tree;
 mod node_kill;
+mod passage;
 mod pki;
 mod policy;
 mod refusals;

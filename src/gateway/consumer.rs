@@ -91,7 +91,9 @@ fn authorise(
         let peer = view.peer(provider.member()).ok_or_else(|| {
             Refusal::peer_unreachable(provider.member(), "the directory lists no node of this member")
         })?;
-        Next::Remote(peer.clone(), Hop::Peer(provider.clone()))
+        exchange.to_peer = gateway.recorder.is_on();
+        exchange.peer_log = exchange.to_peer.then(|| peer.log.clone());
+        Next::Remote(peer.upstream.clone(), Hop::Peer(provider.clone()))
     };
     let bounds = gateway.bounds(&method, call.timeout, started);
     Ok(Plan {
@@ -102,6 +104,7 @@ fn authorise(
         next,
         bounds,
         permit: Some(permit),
+        proven: None,
     })
 }
 

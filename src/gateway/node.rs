@@ -23,8 +23,10 @@ use super::Gateway;
 use super::accept::Listener;
 use super::body::Budget;
 use super::exchange::{self, Recorder};
+use super::node_log::{self, NodeLogService};
 use super::ordinary::{Health, Reflection};
 use super::own::OwnServices;
+use super::peer_log::PeerLogs;
 use super::recent::{self, RecentExchanges};
 use super::reload::{self, Files, Reload};
 use super::strangers::Strangers;
@@ -153,11 +155,13 @@ impl Node {
         let metrics = Arc::new(NodeMetrics::new(identity.to_string()));
         reload::tell_expiry(&metrics, &files.loaded);
         let connections = Connections::default();
-        let view = View::new(&config, &files.loaded, &connections)?;
+        let (peer_logs, contradictions) = PeerLogs::new(config.node.data.join("peers"));
+        let view = View::new(&config, &files.loaded, &connections, &peer_logs)?;
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
         let gateway = Arc::new(Gateway {
             view: ArcSwap::from_pointee(view),
             connections,
+            peer_logs,
             exchanges: TaskTracker::new(),
             recorder,
             budget: Budget::new(limits.buffered_bytes),
@@ -216,6 +220,7 @@ impl Node {
             )),
             tokio::spawn(tell_ready(health.clone(), ready, metrics)),
             tokio::spawn(reload.clone().follow(drain.clone())),
+            tokio::spawn(node_log::follow(gateway.clone(), contradictions, health.clone(), abort.clone())),
         ];
         let parts = log.map(|(log, _, follower)| {
             // Known before the node calls itself ready.
@@ -381,7 +386,14 @@ fn own_services(
         let member = gateway.view().member.clone();
         AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone())
     });
-    Ok(OwnServices::new(&Health::new(ready), &reflection, audit))
+    let node_log = log.map(|(log, ..)| {
+        let gateway = Arc::downgrade(gateway);
+        let is_node = Arc::new(move |identity: &Identity| {
+            gateway.upgrade().is_some_and(|gateway| gateway.view().node(identity).is_some())
+        });
+        NodeLogService::new(log.clone(), is_node)
+    });
+    Ok(OwnServices::new(&Health::new(ready), &reflection, audit, node_log))
 }
 
 /// Services that a system may call, as far as this node's outbound list says.

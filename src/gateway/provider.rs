@@ -16,6 +16,7 @@ use super::exchange::{Exchange, unix_ms};
 use super::forward::Hop;
 use super::leg::{self, Leg, Next, Plan};
 use super::metadata::{self, NodeMetadata};
+use super::proofs;
 use super::recent::RecentError;
 use super::refusal::Refusal;
 use super::view::View;
@@ -51,6 +52,7 @@ async fn run(
     let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::now_v7(), from);
     if let Some(caller) = caller {
         exchange.consumer = caller.peer.identity.to_string();
+        exchange.to_peer = gateway.recorder.is_on();
     }
     match authorise(gateway, view, caller, &mut parts, &mut exchange, started) {
         Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).await,
@@ -72,8 +74,10 @@ fn authorise(
     if let Some(caller) = caller {
         caller.check()?;
         check_node(view, caller)?;
+        exchange.peer_log = view.log_of(&caller.peer.identity).filter(|_| exchange.to_peer).cloned();
     }
     content_type(parts)?;
+    let proof = proofs::take(&mut parts.headers);
     let (node, call) = metadata::take_node_call(&mut parts.headers).map_err(|e| Refusal::metadata(&e))?;
     if let Some(caller) = caller {
         check_consumer(caller, &node)?;
@@ -109,6 +113,10 @@ fn authorise(
         return Err(Refusal::not_provider_here(&provider));
     }
     exchange.members = Some((node.consumer.member().clone(), provider.member().clone()));
+    let proven = match exchange.peer_log.clone() {
+        Some(log) => Some(proofs::request(&log, proof.as_ref(), exchange, &call)?),
+        None => None,
+    };
     let (service_name, method_name) = (exchange.service.as_str(), exchange.method.as_str());
     let service = view.catalogue.service(service_name).ok_or_else(|| Refusal::service_unknown(service_name))?;
     let offer = service.offer(&provider).ok_or_else(|| Refusal::provider_unknown(&provider, service_name))?;
@@ -126,7 +134,7 @@ fn authorise(
         .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
     let next = Next::Remote(backend.clone(), Hop::Backend(provider.clone()));
     let bounds = gateway.bounds(&method, call.timeout, started);
-    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit })
+    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit, proven })
 }
 
 /// The caller is a node of the directory.

@@ -13,7 +13,11 @@ use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
 use super::node::NodeError;
+use super::peer_log::{PeerLog, PeerLogs};
 use super::upstream::{Connections, Upstream, UpstreamLimits};
+
+/// What a proof may add to a call's headers between nodes.
+pub(super) const PROOF_ROOM: u32 = 8 << 10;
 
 /// What a node goes by.
 #[derive(Debug)]
@@ -26,13 +30,26 @@ pub(crate) struct View {
     pub(super) anchors: Arc<Anchors>,
     /// Of both listeners.
     pub(super) server: Arc<rustls::ServerConfig>,
-    peers: HashMap<MemberId, Vec<Arc<Upstream>>>,
+    peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Arc<Upstream>>,
 }
 
+/// Another member's node.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) identity: Identity,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) log: Arc<PeerLog>,
+}
+
 impl View {
-    /// From what configuration has loaded and checked. Its connections are among `connections`.
-    pub(super) fn new(config: &NodeConfig, loaded: &Loaded, connections: &Connections) -> Result<Self, NodeError> {
+    /// From what configuration has loaded and checked. Its connections are among `connections`, its peers' logs among `logs`.
+    pub(super) fn new(
+        config: &NodeConfig,
+        loaded: &Loaded,
+        connections: &Connections,
+        logs: &PeerLogs,
+    ) -> Result<Self, NodeError> {
         let limits = UpstreamLimits {
             connections: config.limits.connections_per_peer.get(),
             connect_timeout: config.limits.connect_timeout,
@@ -40,12 +57,15 @@ impl View {
             keepalive_timeout: config.limits.keepalive_timeout,
             header_list: u32::try_from(config.limits.metadata).unwrap_or(u32::MAX),
         };
-        let mut peers: HashMap<MemberId, Vec<Arc<Upstream>>> = HashMap::new();
+        // What a caller may send, and the proof besides.
+        let with_proof = UpstreamLimits { header_list: limits.header_list.saturating_add(PROOF_ROOM), ..limits };
+        let mut peers: HashMap<MemberId, Vec<Peer>> = HashMap::new();
         for node in loaded.directory.nodes.iter().filter(|node| node.member != config.node.member) {
             let tls = tls::client_config(&loaded.credentials, &loaded.anchors, node.identity())?;
             let name = node.identity().to_string();
-            let upstream = Upstream::new(name, node.endpoint.clone(), Some(tls), limits, connections.clone())?;
-            peers.entry(node.member.clone()).or_default().push(Arc::new(upstream));
+            let upstream = Upstream::new(name, node.endpoint.clone(), Some(tls), with_proof, connections.clone())?;
+            let peer = Peer { identity: node.identity(), upstream: Arc::new(upstream), log: logs.of(node) };
+            peers.entry(node.member.clone()).or_default().push(peer);
         }
         let mut backends = HashMap::new();
         for (system, backend) in &loaded.backends {
@@ -72,13 +92,23 @@ impl View {
     }
 
     /// A member's node: of several, one that is connected, or else one that did not just fail.
-    pub(super) fn peer(&self, member: &MemberId) -> Option<&Arc<Upstream>> {
+    pub(super) fn peer(&self, member: &MemberId) -> Option<&Peer> {
         let nodes = self.peers.get(member)?;
         nodes
             .iter()
-            .find(|node| node.open_connections() > 0)
-            .or_else(|| nodes.iter().find(|node| !node.has_just_failed()))
+            .find(|node| node.upstream.open_connections() > 0)
+            .or_else(|| nodes.iter().find(|node| !node.upstream.has_just_failed()))
             .or_else(|| nodes.first())
+    }
+
+    /// The node with this identity.
+    pub(super) fn node(&self, identity: &Identity) -> Option<&Peer> {
+        self.peers.get(identity.member())?.iter().find(|node| node.identity == *identity)
+    }
+
+    /// That node's log.
+    pub(super) fn log_of(&self, identity: &Identity) -> Option<&Arc<PeerLog>> {
+        self.node(identity).map(|node| &node.log)
     }
 
     /// A system of this member.

@@ -7,7 +7,7 @@ use prost::Message;
 use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::commitment;
+use super::commitment::{self, Opening};
 pub use crate::proto::kopuro::log::v1::{Entry, Kind, Outcome, PrivateField, PrivateFields, Publication, Side, Slot};
 
 /// The largest entry, and the largest private half, in bytes: an entry's length is 16 bits in a C2SP entry bundle.
@@ -61,6 +61,7 @@ pub struct Draft {
     pub reason: String,
     pub side: Side,
     pub peer_checkpoint: String,
+    pub other_peer_checkpoint: String,
     key: ExchangeKey,
     private: Vec<(Slot, Zeroizing<Vec<u8>>)>,
 }
@@ -84,6 +85,7 @@ impl Draft {
             reason: String::new(),
             side: Side::Unspecified,
             peer_checkpoint: String::new(),
+            other_peer_checkpoint: String::new(),
             key: key.clone(),
             private: Vec::new(),
         }
@@ -98,9 +100,15 @@ impl Draft {
 
     /// Computes the commitment and encodes both halves.
     pub fn seal(self) -> Record {
+        self.seal_opening(&[]).0
+    }
+
+    /// The same, with the openings of those of these slots that have a value.
+    pub fn seal_opening(self, open: &[Slot]) -> (Record, Vec<Opening>) {
         let fields: Vec<(u8, &[u8])> =
             self.private.iter().map(|(slot, value)| (*slot as u8, value.as_slice())).collect();
-        let commitment = commitment::root(self.key.as_bytes(), &fields);
+        let open: Vec<u8> = open.iter().map(|slot| *slot as u8).collect();
+        let (commitment, openings) = commitment::commit(self.key.as_bytes(), &fields, &open);
         let private = encode_private(&self.key, &self.private);
         let entry = Entry {
             kind: self.kind.into(),
@@ -119,9 +127,10 @@ impl Draft {
             side: self.side.into(),
             commitment: Bytes::copy_from_slice(&commitment.0),
             peer_checkpoint: self.peer_checkpoint,
+            other_peer_checkpoint: self.other_peer_checkpoint,
             ..Entry::default()
         };
-        Record { entry: entry.encode_to_vec().into(), private }
+        (Record { entry: entry.encode_to_vec().into(), private }, openings)
     }
 }
 
@@ -205,7 +214,7 @@ mod tests {
         let fields: Vec<(u8, &[u8])> = private.fields.iter().map(|f| (f.slot as u8, &f.value[..])).collect();
         let root = super::super::tree::Hash(entry.commitment.as_ref().try_into().unwrap());
         for slot in [Slot::RequestDigest, Slot::Subject, Slot::Case, Slot::Query] {
-            commitment::Opening::new(key.as_bytes(), &fields, slot as u8).unwrap().verify(root).unwrap();
+            Opening::new(key.as_bytes(), &fields, slot as u8).unwrap().verify(root).unwrap();
         }
         assert!(!format!("{draft_debug:?}", draft_debug = record).contains("2010"));
     }

@@ -13,6 +13,7 @@
 //! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
 //! tile        C2SP tiles and bundles       (pure)
+//! entry_proof what a node shows another        (pure)
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
@@ -34,6 +35,7 @@ pub mod closed;
 mod commit;
 pub mod commitment;
 pub mod entry;
+pub mod entry_proof;
 mod error;
 mod head;
 pub mod index;

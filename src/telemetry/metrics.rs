@@ -14,6 +14,9 @@
 //! | `kopuro_directory_version` | node | version of the directory in force |
 //! | `kopuro_reloads_total` | node, result | configurations taken up or refused |
 //! | `kopuro_ready` | node | 1 where exchanges pass |
+//! | `kopuro_peer_consistency_proofs_total` | node, result | answers of peers that proved their logs' consistency, or did not |
+//! | `kopuro_peer_checkpoints_pending` | node | a peer's checkpoints waiting for such a proof, as of the last answer |
+//! | `kopuro_peer_contradictions` | node | peers refused since their logs contradict themselves |
 //!
 //! The log's own metrics are in the log room.
 
@@ -54,6 +57,13 @@ pub const RELOADS: &str = "kopuro_reloads_total";
 /// Whether exchanges pass.
 pub const READY: &str = "kopuro_ready";
 
+/// Whether peers proved their logs' consistency.
+pub const PEER_PROOFS: &str = "kopuro_peer_consistency_proofs_total";
+/// Checkpoints waiting for it.
+pub const PEER_PENDING: &str = "kopuro_peer_checkpoints_pending";
+/// Peers whose logs contradict themselves.
+pub const PEER_CONTRADICTIONS: &str = "kopuro_peer_contradictions";
+
 /// From a tenth of a millisecond (a durable wait on a good disk is a few of these) to a minute.
 const SECONDS: [f64; 17] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
@@ -88,6 +98,13 @@ fn describe() {
     describe_gauge!(DIRECTORY_VERSION, Unit::Count, "Version of the directory in force");
     describe_counter!(RELOADS, Unit::Count, "Configurations taken up or refused");
     describe_gauge!(READY, Unit::Count, "1 where exchanges pass, else 0");
+    describe_counter!(
+        PEER_PROOFS,
+        Unit::Count,
+        "Peers' answers about their logs' consistency, by whether they proved it"
+    );
+    describe_gauge!(PEER_PENDING, Unit::Count, "A peer's checkpoints waiting for a consistency proof");
+    describe_gauge!(PEER_CONTRADICTIONS, Unit::Count, "Peers refused since their logs contradict themselves");
 }
 
 /// A stage of an exchange.
@@ -231,6 +248,18 @@ impl NodeMetrics {
         let result = if taken_up { "taken_up" } else { "refused" };
         let labels: [(&'static str, SharedString); 2] = [("node", self.node.clone()), ("result", result.into())];
         counter!(RELOADS, &labels).increment(1);
+    }
+
+    /// A peer answered about its log's consistency; so many of its checkpoints still wait.
+    pub fn peer_proofs(&self, proven: bool, pending: usize) {
+        let result = if proven { "proven" } else { "not_proven" };
+        counter!(PEER_PROOFS, &[("node", self.node.clone()), ("result", result.into())]).increment(1);
+        gauge!(PEER_PENDING, &[("node", self.node.clone())]).set(pending as f64);
+    }
+
+    /// How many peers are refused since their logs contradict themselves.
+    pub fn peer_contradictions(&self, peers: usize) {
+        gauge!(PEER_CONTRADICTIONS, &[("node", self.node.clone())]).set(peers as f64);
     }
 
     /// Whether exchanges pass.

@@ -129,7 +129,7 @@ fn views(member: &MemberFiles, size: u64, problems: &mut Problems) -> anyhow::Re
         for bytes in entries {
             let entry = Entry::decode(bytes).with_context(|| format!("{}: entry {next}", member.id))?;
             next += 1;
-            if entry.kind() != Kind::Audit {
+            if !matches!(entry.kind(), Kind::Audit | Kind::RequestCompleted) {
                 let id = entry.exchange_id.as_ref().try_into().with_context(|| format!("{}: no id", member.id))?;
                 views.entry(id).or_default().add(&entry);
             }
