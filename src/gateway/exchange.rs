@@ -186,7 +186,7 @@ enum State {
 }
 
 impl Exchange {
-    /// An exchange of which nothing is recorded yet.
+    /// An exchange of which nothing is recorded yet. With a nil id it gets one of its own when something is.
     pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String) -> Self {
         gateway.metrics.in_flight().increment(1.0);
         Self {
@@ -352,6 +352,9 @@ impl Exchange {
     }
 
     fn draft(&mut self, kind: Kind) -> Draft {
+        if self.id.is_nil() {
+            self.id = Uuid::now_v7();
+        }
         let mut draft = Draft::new(kind, self.id, unix_ms(), &self.key);
         draft.peer_checkpoint = std::mem::take(&mut self.peer_checkpoint);
         draft.consumer.clone_from(&self.consumer);

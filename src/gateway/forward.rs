@@ -1,6 +1,7 @@
 //! Sending a call to the next hop and reading its answer, alike for a peer's node and a back-end: collected where the method
 //! answers with one message, left streaming where it streams.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ pub(super) async fn send(
     bounds: &Bounds,
     progress: Option<&Arc<Progress>>,
 ) -> Result<(http::Response<Arriving>, Option<InFlight>), Refusal> {
-    match within(bounds, progress, upstream.send(request)).await? {
+    match within(bounds, progress, pin!(upstream.send(request))).await? {
         Ok((response, in_flight)) => Ok((response.map(Arriving::Wire), Some(in_flight))),
         Err(error) => Err(progress.and_then(|p| p.failure()).cloned().unwrap_or_else(|| hop.refusal(&error))),
     }
@@ -137,7 +138,7 @@ pub(super) async fn receive(
     if streaming && !in_head {
         return Ok(Answered::Stream { head, body, in_flight });
     }
-    let collecting = Whole::collect(body, bounds.message, &bounds.budget);
+    let collecting = pin!(Whole::collect(body, bounds.message, &bounds.budget));
     let (whole, totals, trailers) = within(bounds, progress, collecting)
         .await?
         .map_err(|error| progress.and_then(|p| p.failure()).cloned().unwrap_or_else(|| collect_refusal(error, hop)))?;
@@ -255,15 +256,15 @@ async fn carry(
     }
 }
 
-/// Waits for the next hop until the deadline, and on a stream only while something moves.
+/// Waits for the next hop until the deadline, and on a stream only while something moves. Borrows what it waits for: taken by value
+/// it would be held twice, in every call.
 async fn within<T>(
     bounds: &Bounds,
     progress: Option<&Arc<Progress>>,
-    next_hop: impl Future<Output = T>,
+    mut next_hop: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Refusal> {
     let mut moved = Moved::now();
     let mut alarm = moved.alarm(bounds);
-    tokio::pin!(next_hop);
     loop {
         match tokio::time::timeout_at(alarm, next_hop.as_mut()).await {
             Ok(done) => return Ok(done),

@@ -49,7 +49,7 @@ async fn run(
     let (mut parts, body) = request.into_parts();
     let from = caller.map_or_else(|| "local".to_owned(), |caller| address(caller.address));
     // Until the other node's id is known to be its to use, a refusal is recorded under one of our own.
-    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::now_v7(), from);
+    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::nil(), from);
     if let Some(caller) = caller {
         exchange.consumer = caller.peer.identity.to_string();
         exchange.to_peer = gateway.recorder.is_on();

@@ -20,9 +20,11 @@
 //!
 //! The log's own metrics are in the log room.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use metrics::{
     Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
@@ -150,7 +152,13 @@ pub struct NodeMetrics {
     in_flight: Gauge,
     connections: [Gauge; 2],
     bytes: [Counter; 2],
+    /// By consumer and provider: as many as there are pairs of members that exchange.
+    ended: Arc<ArcSwap<HashMap<(MemberId, MemberId), Ended>>>,
 }
+
+/// How exchanges between two members ended, in the order of [`OUTCOMES`].
+type Ended = [Counter; 4];
+const OUTCOMES: [&str; 4] = ["ok", "error", "refused", "failed"];
 
 impl std::fmt::Debug for NodeMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -173,6 +181,7 @@ impl NodeMetrics {
                 .map(|listener| gauge!(CONNECTIONS, &[label(), ("listener", listener.as_str().into())])),
             bytes: ["request", "response"]
                 .map(|direction| counter!(BYTES, &[label(), ("direction", direction.into())])),
+            ended: Arc::default(),
             node,
         }
     }
@@ -189,13 +198,26 @@ impl NodeMetrics {
 
     /// An exchange ended with this outcome (`ok`, `error`, `refused`, `failed`).
     pub fn exchange_ended(&self, consumer: &MemberId, provider: &MemberId, outcome: &'static str) {
-        let labels: [(&'static str, SharedString); 4] = [
-            ("node", self.node.clone()),
-            ("consumer", consumer.to_string().into()),
-            ("provider", provider.to_string().into()),
-            ("outcome", outcome.into()),
-        ];
-        counter!(EXCHANGES, &labels).increment(1);
+        let Some(at) = OUTCOMES.iter().position(|known| *known == outcome) else { return };
+        let pair = (consumer.clone(), provider.clone());
+        if let Some(counters) = self.ended.load().get(&pair) {
+            return counters[at].increment(1);
+        }
+        let counters = OUTCOMES.map(|outcome| {
+            let labels: [(&'static str, SharedString); 4] = [
+                ("node", self.node.clone()),
+                ("consumer", consumer.to_string().into()),
+                ("provider", provider.to_string().into()),
+                ("outcome", outcome.into()),
+            ];
+            counter!(EXCHANGES, &labels)
+        });
+        counters[at].increment(1);
+        self.ended.rcu(|known| {
+            let mut more = HashMap::clone(known);
+            more.insert(pair.clone(), counters.clone());
+            more
+        });
     }
 
     /// A call was refused by the node of this side (`consumer`, `provider`), for a stable reason.
