@@ -170,6 +170,12 @@ impl Note {
         Ok(())
     }
 
+    /// The same text with the signatures of these keys alone.
+    pub fn only_of(&self, known: &[Verifier]) -> Self {
+        let is_known = |signature: &&Signature| known.iter().any(|verifier| signature.is_of(verifier));
+        Self { text: self.text.clone(), signatures: self.signatures.iter().filter(is_known).cloned().collect() }
+    }
+
     fn unsigned(text: &str) -> Result<Self, NoteError> {
         check_text(text)?;
         Ok(Self { text: text.into(), signatures: Vec::new() })
