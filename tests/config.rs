@@ -520,3 +520,47 @@ fn the_binary_fails_its_check_on_mismatches() {
         &["[backends.civil-registry]", "kopuro: the configuration has 2 problems"],
     );
 }
+
+#[test]
+fn a_witness_policy_is_checked() {
+    use kopuro::trust::note::Cosigner;
+    let mut site = Site::new();
+    let base = fs::read_to_string(site.path("node.toml")).unwrap();
+    assert!(site.config().witness.is_none());
+    site.write("node.toml", &format!("{base}\n[witness]\npolicy = \"witnesses.policy\"\n"));
+    let witness = site.config().witness.unwrap();
+    assert_eq!((witness.timeout, witness.grace), (Duration::from_secs(10), Duration::from_secs(1)));
+    assert_eq!(witness.policy, site.path("witnesses.policy"));
+    assert_told(&site.problems(), &["witness.policy: ", "No such file"]);
+
+    let key = Cosigner::generate("w.example/1").unwrap().verifier();
+    let log = site.directory.nodes[0].log_key.clone();
+    for (policy, told) in [
+        (format!("witness w {key} http://127.0.0.1:1\nquorum x\n"), "line 2: no witness or group x"),
+        (format!("witness w {key}\nquorum w\n"), "it can never be met"),
+        (
+            format!(
+                "log {}\nwitness w {key} http://127.0.0.1:1\nquorum w\n",
+                Signer::generate("x").unwrap().verifier()
+            ),
+            "lists other logs, and not this node's",
+        ),
+    ] {
+        site.write("witnesses.policy", &policy);
+        assert_told(&site.problems(), &["node.toml:", "witness.policy: ", told]);
+    }
+    for policy in [
+        format!("witness w {key} http://127.0.0.1:1\nquorum w\n"),
+        format!("log {log}\nwitness w {key} https://w.example/kg\nquorum w\n"),
+        format!("witness w {key}\nquorum none\n"),
+    ] {
+        site.write("witnesses.policy", &policy);
+        assert_eq!(site.problems(), "");
+    }
+    // A witness's key is no log's, nor a council's.
+    site.directory.nodes[0].log_key = key.clone();
+    assert!(kopuro::trust::directory::Directory::parse_text(&site.directory.to_text()).is_err());
+    site.directory.nodes[0].log_key = log;
+    site.directory.council = vec![key];
+    assert!(kopuro::trust::directory::Directory::parse_text(&site.directory.to_text()).is_err());
+}

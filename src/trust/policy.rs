@@ -170,7 +170,7 @@ impl WitnessPolicy {
             reader.line(line).map_err(|problem| at(index + 1, problem))?;
         }
         let Reader { logs, witnesses, groups, quorum, .. } = reader;
-        let quorum = quorum.ok_or(at(lines.len().max(1), PolicyProblem::NoQuorum))?;
+        let quorum = quorum.ok_or_else(|| at(lines.len().max(1), PolicyProblem::NoQuorum))?;
         Ok(Self { logs, witnesses, groups, quorum })
     }
 

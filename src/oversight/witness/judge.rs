@@ -102,6 +102,11 @@ impl Witness {
         for seen in seen {
             tell_size(&seen);
             let origin = seen.checkpoint.origin.clone();
+            let keys = followed.get(&origin).map_or(&[][..], |log| &log.keys);
+            // None of its keys is well: they may be new. A bad one is not.
+            if let Err(error @ NoteError::BadSignature(_)) = Note::parse(&seen.checkpoint.note)?.verify(keys) {
+                return Err(error.into());
+            }
             followed.entry(origin).or_default().seen = Mutex::new(Some(seen));
         }
         let hashes = followed.keys().map(|origin| (origin_hash(origin), origin.clone())).collect();
@@ -149,8 +154,10 @@ impl Witness {
 
         // What a poisoned lock guards is what is on the disk, or older.
         let mut seen = log.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (size, root) =
-            seen.as_ref().map_or((0, Hash::of_nothing()), |seen| (seen.checkpoint.size, seen.checkpoint.root));
+        let (size, root) = match &*seen {
+            Some(seen) => (seen.checkpoint.size, seen.checkpoint.root),
+            None => (0, Hash::of_nothing()),
+        };
         if let Some(seen) = seen.as_ref().filter(|_| checkpoint.size == size && checkpoint.root != root) {
             // Signed by the log, as that one was: whatever old size came with it, this is proof.
             self.tell_contradiction(&seen.checkpoint, &note.only_of(&log.keys));

@@ -133,11 +133,12 @@ impl Served {
         let _ = stream.set_nodelay(true);
         match &self.tls {
             None => self.answer(stream, from).await,
-            Some(tls) => match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.answer(stream, from).await,
-                // A stranger that speaks no TLS, or too slowly: nothing to tell anybody.
-                Ok(Err(_)) | Err(_) => {}
-            },
+            Some(tls) => {
+                // Of a stranger that speaks no TLS, or too slowly, there is nothing to tell anybody.
+                if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+                    self.answer(stream, from).await;
+                }
+            }
         }
     }
 
@@ -174,7 +175,7 @@ impl Source {
 
 struct Desk {
     witness: Arc<Witness>,
-    judging: Semaphore,
+    judging: Arc<Semaphore>,
     sources: DefaultKeyedRateLimiter<Source>,
     others: DefaultDirectRateLimiter,
 }
@@ -183,7 +184,7 @@ fn router(witness: Arc<Witness>, options: &ServeOptions) -> Router {
     let quota = Quota::per_second(options.per_second).allow_burst(options.burst);
     let desk = Arc::new(Desk {
         witness,
-        judging: Semaphore::new(MOST_JUDGED),
+        judging: Arc::new(Semaphore::new(MOST_JUDGED)),
         sources: RateLimiter::keyed(quota),
         others: RateLimiter::direct(quota),
     });
@@ -249,14 +250,17 @@ impl Desk {
             Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "cut short, or longer than 64 KiB\n"),
             Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time\n"),
         };
-        let Ok(Ok(place)) = tokio::time::timeout(REQUEST_TIME, self.judging.acquire()).await else {
+        let Ok(Ok(place)) = tokio::time::timeout(REQUEST_TIME, Arc::clone(&self.judging).acquire_owned()).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "busy\n");
         };
         let witness = Arc::clone(&self.witness);
-        // Not cut off by a client that goes away: what is being kept is kept whole.
-        let judged = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, unix_seconds())).await;
-        drop(place);
-        match judged {
+        // Not cut off by a client that goes away: what is being kept is kept whole, and has its place until then.
+        let judging = tokio::task::spawn_blocking(move || {
+            let answer = witness.add_checkpoint(&body, unix_seconds());
+            drop(place);
+            answer
+        });
+        match judging.await {
             Ok(answer) => respond(answer),
             Err(error) => {
                 tracing::error!(%error, "a request could not be judged");
