@@ -224,17 +224,7 @@ fn the_examples_load() {
 /// What is commented out in the example is the default: with all of it in force, nothing changes.
 #[test]
 fn the_example_shows_the_defaults() {
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    let text = fs::read_to_string(deploy.join("node.example.toml")).unwrap();
-    let with_defaults: String = text
-        .lines()
-        .filter(|line| !line.contains("none by default"))
-        .map(|line| {
-            let setting =
-                line.strip_prefix("# ").filter(|rest| rest.split_once(" = ").is_some_and(|(name, _)| is_name(name)));
-            format!("{}\n", setting.unwrap_or(line))
-        })
-        .collect();
+    let (text, with_defaults) = example("node.example.toml");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.toml");
     let load = |text: &str| {
@@ -244,6 +234,38 @@ fn the_example_shows_the_defaults() {
     };
     assert!(with_defaults.contains("\nstream_idle = \"5m\""), "{with_defaults}");
     assert_eq!(load(&text), load(&with_defaults));
+}
+
+/// A witness's example likewise.
+#[test]
+fn the_witness_s_example_shows_the_defaults() {
+    let (text, with_defaults) = example("witness.example.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("witness.toml");
+    let load = |text: &str| {
+        fs::write(&path, text).unwrap();
+        let config = config::load_witness(&path).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        format!("{config:#?}")
+    };
+    assert!(with_defaults.contains("\nburst = 100"), "{with_defaults}");
+    assert_eq!(load(&text), load(&with_defaults));
+    let log = config::load_witness(&path).unwrap().logs[0].parse::<kopuro::trust::note::Verifier>();
+    assert_eq!(log.unwrap().name(), "gw.civil.example/log");
+}
+
+/// An example's text, and the same with all defaults in force.
+fn example(name: &str) -> (String, String) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap();
+    let with_defaults = text
+        .lines()
+        .filter(|line| !line.contains("none by default"))
+        .map(|line| {
+            let setting =
+                line.strip_prefix("# ").filter(|rest| rest.split_once(" = ").is_some_and(|(name, _)| is_name(name)));
+            format!("{}\n", setting.unwrap_or(line))
+        })
+        .collect();
+    (text, with_defaults)
 }
 
 fn is_name(text: &str) -> bool {
@@ -559,8 +581,8 @@ fn a_witness_policy_is_checked() {
     }
     // A witness's key is no log's, nor a council's.
     site.directory.nodes[0].log_key = key.clone();
-    assert!(kopuro::trust::directory::Directory::parse_text(&site.directory.to_text()).is_err());
+    assert!(Directory::parse_text(&site.directory.to_text()).is_err());
     site.directory.nodes[0].log_key = log;
     site.directory.council = vec![key];
-    assert!(kopuro::trust::directory::Directory::parse_text(&site.directory.to_text()).is_err());
+    assert!(Directory::parse_text(&site.directory.to_text()).is_err());
 }

@@ -1,6 +1,7 @@
 //! One witness, asked once: the request, one correction of the size where it stands elsewhere, and a verdict on what
 //! it answers. Whatever is not a good cosignature by its key is a fault of that witness and of nobody else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub(super) struct Remote {
     pub(super) url: Uri,
     /// The size that it cosigned last, as far as this process knows: a guess, corrected by its answers.
     pub(super) last: Mutex<Option<u64>>,
+    /// Whether it was at fault the last time: what changes is told, not what stays.
+    pub(super) at_fault: AtomicBool,
 }
 
 enum Told {
@@ -117,6 +120,29 @@ impl Remote {
         };
         self.remember(checkpoint.size);
         Ok(cosignature)
+    }
+
+    /// For metrics and the operator: what came of asking it for a cosignature of a checkpoint of this log and size.
+    pub(super) fn tell(&self, log: &str, size: u64, fault: Option<&WitnessFault>) {
+        let (log, witness) = (log.to_owned(), self.name.clone());
+        let was = self.at_fault.swap(fault.is_some(), Ordering::Relaxed);
+        match fault {
+            None => {
+                metrics::gauge!("kopuro_cosigned_size", "log" => log, "witness" => witness).set(size as f64);
+                if was {
+                    tracing::info!(witness = self.name, size, "cosigns again");
+                }
+            }
+            Some(fault) => {
+                let labels = [("log", log), ("witness", witness), ("reason", fault.reason().to_owned())];
+                metrics::counter!("kopuro_cosignature_failures_total", &labels).increment(1);
+                if was {
+                    tracing::debug!(witness = self.name, size, %fault, "no cosignature");
+                } else {
+                    tracing::warn!(witness = self.name, size, %fault, "no cosignature");
+                }
+            }
+        }
     }
 
     fn stands_at(&self, size: u64, remembered: Option<u64>, checkpoint: &Checkpoint) -> Result<(), WitnessFault> {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -136,7 +137,14 @@ impl Cosigners {
             if url.query().is_some() || url.host().is_none_or(str::is_empty) {
                 return Err(CosignersError::Url(name));
             }
-            remotes.push(Remote { index, name, key: witness.key.clone(), url, last: Mutex::new(None) });
+            remotes.push(Remote {
+                index,
+                name,
+                key: witness.key.clone(),
+                url,
+                last: Mutex::default(),
+                at_fault: AtomicBool::default(),
+            });
         }
         if !policy.is_quorum(|index| remotes.iter().any(|remote| remote.index == index)) {
             return Err(CosignersError::OutOfReach);
@@ -163,18 +171,10 @@ impl Cosigners {
     pub async fn cosign(&self, log: &Log, checkpoint: &Checkpoint) -> Result<String, QuorumError> {
         let mut tally = Tally::default();
         self.ask_all(log, checkpoint, &mut tally).await;
-        let origin = &checkpoint.origin;
         for remote in &self.remotes {
-            if tally.good.contains_key(&remote.index) {
-                metrics::gauge!("kopuro_cosigned_size", "log" => origin.clone(), "witness" => remote.name.clone())
-                    .set(checkpoint.size as f64);
-            } else {
-                let fault = tally.faults.entry(remote.index).or_insert(WitnessFault::Silent(tally.waited));
-                let labels =
-                    [("log", origin.clone()), ("witness", remote.name.clone()), ("reason", fault.reason().into())];
-                metrics::counter!("kopuro_cosignature_failures_total", &labels).increment(1);
-                tracing::warn!(witness = remote.name, size = checkpoint.size, %fault, "no cosignature");
-            }
+            let fault = (!tally.good.contains_key(&remote.index))
+                .then(|| &*tally.faults.entry(remote.index).or_insert(WitnessFault::Silent(tally.waited)));
+            remote.tell(&checkpoint.origin, checkpoint.size, fault);
         }
         self.note(checkpoint, &tally).map_err(|note| self.no_quorum(checkpoint, tally, note))
     }

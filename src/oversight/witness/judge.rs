@@ -166,6 +166,7 @@ impl Witness {
             return Answer::Conflict(size);
         }
         if let Err(error) = consistent(size, root, &checkpoint, &request.proof) {
+            tracing::warn!(log = checkpoint.origin, seen = size, size = checkpoint.size, error, "not cosigned");
             return Answer::Inconsistent(error);
         }
         let last = seen.as_ref().map_or(0, |seen| seen.time);
