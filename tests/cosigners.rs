@@ -236,7 +236,10 @@ async fn a_log_that_forked_gets_no_quorum() {
         error.faults.iter().all(|(_, fault)| matches!(fault, WitnessFault::Refused { status: 422, .. })),
         "{error}"
     );
-    cosigners.cosign(&log, &log.checkpoint()).await.unwrap();
+    // As a publisher calls it.
+    let cosign = cosigners.for_log(log.clone());
+    assert!(cosign(log.checkpoint()).await.is_ok());
+    assert!(cosign(fork.checkpoint()).await.unwrap_err().contains("none cosigned"));
     log.close().await;
     fork.close().await;
 }

@@ -29,3 +29,4 @@ mod same_member;
 mod services;
 mod telemetry;
 mod witness;
+mod witness_process;

@@ -199,15 +199,17 @@ impl WitnessConfig {
             }
         }
         if let Some(path) = &self.policy {
-            let policy = std::fs::read(path).map_err(|error| error.to_string());
-            match policy.and_then(|text| WitnessPolicy::parse(&text).map_err(|error| error.to_string())) {
+            match WitnessPolicy::read(path) {
                 Ok(policy) => {
                     let more = policy.logs().iter().map(|log| log.key.clone());
                     logs.extend(more.filter(|log| !logs.contains(log)).collect::<Vec<_>>());
                 }
                 Err(error) => {
-                    let what = format!("{}: {error}", path.display());
-                    problems.push(self.problem("policy", what, "correct it (https://c2sp.org/tlog-policy)"));
+                    problems.push(self.problem(
+                        "policy",
+                        error.to_string(),
+                        "correct it (https://c2sp.org/tlog-policy)",
+                    ));
                 }
             }
         }

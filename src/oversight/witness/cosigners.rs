@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use http::Uri;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
@@ -23,7 +24,7 @@ use super::ask::{Remote, Web, WitnessFault};
 use crate::config;
 use crate::log::{Checkpoint, Log};
 use crate::trust::note::{Note, NoteError, Signature};
-use crate::trust::policy::{PolicyError, WitnessPolicy};
+use crate::trust::policy::{PolicyFileError, WitnessPolicy};
 use crate::trust::tls::{TlsError, web_client_config};
 
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
@@ -31,22 +32,9 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 /// Why a policy's witnesses cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CosignersError {
-    /// The policy cannot be read.
-    #[error("{path}: {source}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The policy breaks a rule.
-    #[error("{path}: {source}")]
-    Policy {
-        /// Which file.
-        path: PathBuf,
-        /// Which rule, in which line.
-        source: PolicyError,
-    },
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
     /// A witness's URL cannot be asked.
     #[error("the URL of witness {0} is no http:// or https:// address")]
     Url(String),
@@ -100,7 +88,7 @@ impl fmt::Display for QuorumError {
     }
 }
 
-/// The witnesses of a log.
+/// The witnesses of a log. One for each log: it remembers how far each witness has seen it.
 pub struct Cosigners {
     policy: WitnessPolicy,
     remotes: Vec<Remote>,
@@ -112,12 +100,8 @@ pub struct Cosigners {
 impl Cosigners {
     /// Of a node's `[witness]`.
     pub fn from_config(config: &config::Witness) -> Result<Self, CosignersError> {
-        let path = &config.policy;
-        let text = std::fs::read(path).map_err(|source| CosignersError::Read { path: path.clone(), source })?;
-        let policy =
-            WitnessPolicy::parse(&text).map_err(|source| CosignersError::Policy { path: path.clone(), source })?;
         Self::new(CosignersOptions {
-            policy,
+            policy: WitnessPolicy::read(&config.policy)?,
             timeout: config.timeout,
             grace: config.grace,
             extra_roots: config.roots.clone(),
@@ -177,6 +161,18 @@ impl Cosigners {
             remote.tell(&checkpoint.origin, checkpoint.size, fault);
         }
         self.note(checkpoint, &tally).map_err(|note| self.no_quorum(checkpoint, tally, note))
+    }
+
+    /// [`Self::cosign`] over this log, for a publisher to call with each checkpoint.
+    pub fn for_log(
+        self,
+        log: Log,
+    ) -> impl Fn(Arc<Checkpoint>) -> BoxFuture<'static, Result<String, String>> + Send + Sync + 'static {
+        let this = Arc::new(self);
+        move |checkpoint| {
+            let (this, log) = (Arc::clone(&this), log.clone());
+            async move { this.cosign(&log, &checkpoint).await.map_err(|error| error.to_string()) }.boxed()
+        }
     }
 
     /// Asks every witness, until the quorum is met and the grace over, or the time is.

@@ -44,9 +44,10 @@ fn the_specifications_example() {
     note.add(Cosigner::generate("w0.example").unwrap().cosign(text, 5).unwrap()).unwrap();
     for (number, time) in [(1, 7), (5, 6), (2, 8)] {
         assert!(!policy.judge(&note).unwrap().quorum);
+        assert!(policy.require(&note).unwrap_err().to_string().contains("quorum is not met: cosigned by "));
         note.add(all[number].cosign(text, time).unwrap()).unwrap();
     }
-    let cosigned = policy.judge(&note).unwrap();
+    let cosigned = policy.require(&note).unwrap();
     let by: Vec<_> = cosigned.by.iter().map(|(witness, time)| (witness.name.to_string(), *time)).collect();
     assert_eq!(
         (by.as_slice(), cosigned.quorum),
