@@ -94,7 +94,7 @@ pub struct WitnessTls {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WitnessLimits {
-    /// Open connections; more wait. Default 256.
+    /// Open connections; more wait, and one address has at most half. Default 256.
     pub connections: NonZeroUsize,
     /// Requests a second from one address; more are answered 429. Default 20.
     pub per_second: NonZeroU32,
@@ -167,7 +167,8 @@ impl WitnessConfig {
         match cosigner {
             Some(cosigner) if problems.is_empty() => {
                 let WitnessLimits { connections, per_second, burst } = self.limits;
-                let options = ServeOptions { prefix: self.prefix.clone(), connections, per_second, burst };
+                let prefix = self.prefix.clone();
+                let options = ServeOptions { prefix, connections, per_second, burst, ..ServeOptions::default() };
                 Ok(LoadedWitness { cosigner, logs, tls, options })
             }
             _ => Err(ConfigError { problems }),

@@ -9,10 +9,11 @@
 //! Anybody may ask, so everything is bounded: connections, their heads and lives, a request's size and time, requests
 //! being judged at once, and requests a second from one address.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -41,8 +42,6 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// For a request's head, and for the next one on an open connection to begin.
 const HEAD_TIME: Duration = Duration::from_secs(20);
 const LARGEST_HEAD: usize = 16 << 10;
-/// For a request's body to arrive, and again for it to be judged.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Requests waiting for the disk at once.
 const MOST_JUDGED: usize = 64;
 /// The longest life of a connection; clients connect again.
@@ -59,8 +58,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct ServeOptions {
     /// The path before `/add-checkpoint`: empty, or with a leading slash and without one at its end.
     pub prefix: String,
-    /// Open connections; more wait.
+    /// Open connections; more wait. One address has at most half of them; more of its are closed at once.
     pub connections: NonZeroUsize,
+    /// For a request's body to arrive, and again for its turn to be judged.
+    pub request_time: Duration,
     /// Requests a second from one address (IPv6: from one /64); more are answered 429.
     pub per_second: NonZeroU32,
     /// How many of these may come at once.
@@ -72,6 +73,7 @@ impl Default for ServeOptions {
         Self {
             prefix: String::new(),
             connections: const { NonZeroUsize::new(256).unwrap() },
+            request_time: Duration::from_secs(10),
             per_second: const { NonZeroU32::new(20).unwrap() },
             burst: const { NonZeroU32::new(100).unwrap() },
         }
@@ -89,6 +91,7 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(options.connections.get().min(Semaphore::MAX_PERMITS)));
     let served =
         Served { router: router(witness, &options), tls: tls.map(TlsAcceptor::from), stop: CancellationToken::new() };
+    let open = Open { by: Arc::default(), most: options.connections.get().div_ceil(2) };
     let connections = TaskTracker::new();
     tokio::pin!(shutdown);
     loop {
@@ -102,11 +105,14 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, from)) => {
-                let served = served.clone();
-                connections.spawn(async move {
-                    served.connection(stream, from.ip()).await;
-                    drop(place);
-                });
+                let (served, source) = (served.clone(), Source::of(from.ip()));
+                // Dropped, the connection closes: whoever has half of all does without this one.
+                if let Some(counted) = open.one_more(source) {
+                    connections.spawn(async move {
+                        served.connection(stream, source).await;
+                        drop((counted, place));
+                    });
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -129,21 +135,21 @@ struct Served {
 }
 
 impl Served {
-    async fn connection(&self, stream: TcpStream, from: IpAddr) {
+    async fn connection(&self, stream: TcpStream, source: Source) {
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.answer(stream, from).await,
+            None => self.answer(stream, source).await,
             Some(tls) => {
                 // Of a stranger that speaks no TLS, or too slowly, there is nothing to tell anybody.
                 if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
-                    self.answer(stream, from).await;
+                    self.answer(stream, source).await;
                 }
             }
         }
     }
 
-    async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, from: IpAddr) {
-        let router = self.router.clone().layer(Extension(Source::of(from)));
+    async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, source: Source) {
+        let router = self.router.clone().layer(Extension(source));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
@@ -173,8 +179,46 @@ impl Source {
     }
 }
 
+/// Open connections by source.
+struct Open {
+    by: Arc<Mutex<HashMap<Source, usize>>>,
+    most: usize,
+}
+
+/// One of them; counted until it is dropped.
+struct Counted {
+    by: Arc<Mutex<HashMap<Source, usize>>>,
+    source: Source,
+}
+
+impl Open {
+    fn one_more(&self, source: Source) -> Option<Counted> {
+        // Counting does not panic; a poisoned lock would say nothing against the counts.
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by.entry(source).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { by: Arc::clone(&self.by), source })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                by.remove(&self.source);
+            }
+        }
+    }
+}
+
 struct Desk {
     witness: Arc<Witness>,
+    request_time: Duration,
     judging: Arc<Semaphore>,
     sources: DefaultKeyedRateLimiter<Source>,
     others: DefaultDirectRateLimiter,
@@ -184,6 +228,7 @@ fn router(witness: Arc<Witness>, options: &ServeOptions) -> Router {
     let quota = Quota::per_second(options.per_second).allow_burst(options.burst);
     let desk = Arc::new(Desk {
         witness,
+        request_time: options.request_time,
         judging: Arc::new(Semaphore::new(MOST_JUDGED)),
         sources: RateLimiter::keyed(quota),
         others: RateLimiter::direct(quota),
@@ -245,12 +290,13 @@ impl Desk {
         if !self.admits(source) {
             return too_many();
         }
-        let body = match tokio::time::timeout(REQUEST_TIME, axum::body::to_bytes(body, MAX_BODY)).await {
+        let body = match tokio::time::timeout(self.request_time, axum::body::to_bytes(body, MAX_BODY)).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "cut short, or longer than 64 KiB\n"),
             Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time\n"),
         };
-        let Ok(Ok(place)) = tokio::time::timeout(REQUEST_TIME, Arc::clone(&self.judging).acquire_owned()).await else {
+        let Ok(Ok(place)) = tokio::time::timeout(self.request_time, Arc::clone(&self.judging).acquire_owned()).await
+        else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "busy\n");
         };
         let witness = Arc::clone(&self.witness);
