@@ -9,6 +9,7 @@ mod directory;
 mod log;
 mod node;
 mod pki;
+mod witness;
 
 /// Interoperability gateway between state bodies: typed gRPC over mutual TLS, every exchange in a verifiable log.
 #[derive(Debug, Parser)]
@@ -32,6 +33,8 @@ enum Command {
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
     Directory(directory::Args),
+    /// Cosign the checkpoints of logs, as an independent body
+    Witness(witness::Args),
 }
 
 /// Runs the command; the error is what to tell the person who gave it.
@@ -43,5 +46,6 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Log(args) => log::run(args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
+        Command::Witness(args) => witness::run(args),
     }
 }
