@@ -33,7 +33,7 @@ use super::view::View;
 use crate::config::{self, Loaded, NodeConfig};
 use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
-use crate::log::{Log, LogError, LogHealth, LogOptions};
+use crate::log::{Log, LogError, LogHealth, LogOptions, due};
 use crate::oversight::audit::{AuditLimits, AuditService};
 use crate::policy::CallerLimits;
 use crate::schema::Catalogue;
@@ -217,7 +217,8 @@ impl Node {
             tokio::spawn(tell_ready(health.clone(), ready, metrics)),
             tokio::spawn(reload.clone().follow(drain.clone())),
         ];
-        let parts = log.map(|(log, _, follower)| {
+        let parts = log.map(|(log, index, follower)| {
+            background.push(tokio::spawn(due::run(log.clone(), index, drain.clone())));
             // Known before the node calls itself ready.
             tell_log(&log.health().borrow(), &health);
             background.push(tokio::spawn(watch_log(log.health(), health.clone())));
@@ -329,12 +330,12 @@ fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
         let mut newest = i64::MIN;
         let mut at = start;
         while at < end {
-            let entries = log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
+            let entries = log.read_seen(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
             if entries.is_empty() {
                 break;
             }
             at += entries.len() as u64;
-            for entry in entries.into_iter().filter_map(|bytes| Entry::decode(bytes).ok()) {
+            for entry in entries.iter().filter_map(|seen| Entry::decode(seen.whole()).ok()) {
                 newest = newest.max(entry.time_unix_ms);
                 if let (Kind::RequestReceived, Ok(id)) = (entry.kind(), Uuid::from_slice(&entry.exchange_id)) {
                     // Too old or twice: nothing to remember.

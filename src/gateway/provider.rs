@@ -114,12 +114,14 @@ fn authorise(
     let offer = service.offer(&provider).ok_or_else(|| Refusal::provider_unknown(&provider, service_name))?;
     let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
 
+    let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
     let grant = view
         .grants
         .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
-        .map_err(|denial| Refusal::denied(&denial, &node.consumer, service_name, method_name))?;
+        .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
-    exchange.class = grant.publication.into();
+    exchange.class = grant.publication;
+    grant.check_recorded(node.publication).map_err(denied)?;
 
     let backend = view
         .backend(&provider)

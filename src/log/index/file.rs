@@ -1,7 +1,7 @@
 //! A sealed segment's file: written once, read in parts.
 //!
 //! ```text
-//! "kopuro index 1\n"   header length (u32)   check (u64)   header   sections
+//! "kopuro index 2\n"   header length (u32)   check (u64)   header   sections
 //! ```
 //!
 //! The header, a protobuf message, says where each section begins, how long it is and what it must hash to; a section
@@ -21,7 +21,7 @@ use super::IndexError;
 use crate::log::entry::Outcome;
 
 /// Name and version of the format.
-const MAGIC: &[u8] = b"kopuro index 1\n";
+const MAGIC: &[u8] = b"kopuro index 2\n";
 /// Magic, header length, check.
 const PREFIX: usize = MAGIC.len() + 4 + 8;
 /// An exchange id and an offset.
@@ -106,6 +106,11 @@ pub(super) struct Header {
     pub(super) late: Option<Span>,
     #[prost(message, optional, tag = "15")]
     pub(super) carried: Option<Span>,
+    #[prost(message, optional, tag = "16")]
+    pub(super) delayed: Option<Span>,
+    /// Entries whose fields stay hidden.
+    #[prost(uint32, tag = "17")]
+    pub(super) hidden: u32,
 }
 
 impl Header {
@@ -158,6 +163,36 @@ impl LateTable {
 
     pub(super) fn memory(&self) -> usize {
         self.openings.len() * 24 + self.names.iter().map(|name| name.len() + 24).sum::<usize>()
+    }
+}
+
+/// Delayed entries of a segment, and which entries it opens.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DelayedTable {
+    /// Offsets of delayed entries, ascending.
+    #[prost(uint32, repeated, tag = "1")]
+    offsets: Vec<u32>,
+    /// When each is due.
+    #[prost(sint64, repeated, tag = "2")]
+    due: Vec<i64>,
+    /// Indices of entries that entries here open, of this segment and of earlier ones.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(super) opened: Vec<u64>,
+}
+
+impl DelayedTable {
+    pub(super) fn push(&mut self, offset: u32, due_unix_ms: i64) {
+        self.offsets.push(offset);
+        self.due.push(due_unix_ms);
+    }
+
+    /// Offsets with the times when they are due, from the n-th on.
+    pub(super) fn rows(&self, from: usize) -> impl Iterator<Item = (u32, i64)> + '_ {
+        self.offsets.iter().copied().zip(self.due.iter().copied()).skip(from)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
     }
 }
 
@@ -264,7 +299,8 @@ pub(super) fn path(folder: &Path, number: u32) -> PathBuf {
 
 /// Writes a file beside its place and renames it there.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), IndexError> {
-    let beside = path.with_extension("new");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let written = File::create(&beside).and_then(|mut file| file.write_all(bytes));
     written.and_then(|()| std::fs::rename(&beside, path)).map_err(IndexError::io(path))
 }
@@ -281,7 +317,11 @@ pub(super) struct Sealed {
 impl Sealed {
     /// Reads the header of a segment's file.
     pub(super) fn open(folder: &Path, number: u32) -> Result<Self, IndexError> {
-        let path = path(folder, number);
+        Self::open_file(path(folder, number), number)
+    }
+
+    /// The same of a file beside it that is about this segment.
+    pub(super) fn open_file(path: PathBuf, number: u32) -> Result<Self, IndexError> {
         let damaged = |what| IndexError::Damaged { segment: number, what };
         let file = open(&path, number)?;
         let mut prefix = [0; PREFIX];
@@ -344,6 +384,11 @@ impl Sealed {
     pub(super) fn late(&self) -> Result<LateTable, IndexError> {
         let bytes = self.section(self.header.late)?;
         LateTable::decode(bytes.as_slice()).map_err(|_| self.damaged("its late table cannot be read"))
+    }
+
+    pub(super) fn delayed(&self) -> Result<DelayedTable, IndexError> {
+        let bytes = self.section(self.header.delayed)?;
+        DelayedTable::decode(bytes.as_slice()).map_err(|_| self.damaged("its delayed entries cannot be read"))
     }
 
     pub(super) fn carried(&self) -> Result<Vec<Carried>, IndexError> {
