@@ -35,6 +35,7 @@ use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
 use crate::log::{Log, LogError, LogHealth, LogOptions, due};
 use crate::oversight::audit::{AuditLimits, AuditService};
+use crate::oversight::subject::{self, SubjectLimits, SubjectService};
 use crate::policy::CallerLimits;
 use crate::schema::Catalogue;
 use crate::telemetry::metrics::{Listener as Role, NodeMetrics};
@@ -374,24 +375,34 @@ fn own_services(
         })
     };
     let reflection = Reflection::new(catalogue.clone(), may_call)?;
-    let audit = log.map(|(log, index, _)| {
+    let own = log.map(|(log, index, _)| {
+        let gateway_of_subject = Arc::downgrade(gateway);
+        let permit: subject::Permit = Arc::new(move |peer, method, purpose| match gateway_of_subject.upgrade() {
+            Some(gateway) => gateway.view().subject_grant(&peer.identity, method, purpose),
+            None => Err(crate::policy::Denial::NoGrant.into()),
+        });
         let gateway_of_audit = Arc::downgrade(gateway);
         let is_auditor = Arc::new(move |peer: &crate::trust::certificate::PeerIdentity| {
             gateway_of_audit.upgrade().is_some_and(|gateway| gateway.view().directory.is_auditor(&peer.identity))
         });
         let member = gateway.view().member.clone();
-        AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone())
+        let limits = SubjectLimits::default();
+        let subject = SubjectService::new(log.clone(), index.clone(), member.clone(), permit, limits);
+        let audit =
+            AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone());
+        (audit, subject)
     });
-    Ok(OwnServices::new(&Health::new(ready), &reflection, audit))
+    Ok(OwnServices::new(&Health::new(ready), &reflection, own))
 }
 
-/// Services that a system may call, as far as this node's outbound list says.
+/// Services that a system may call, as far as this node's outbound list says; and subject access, where it is granted.
 fn callable(view: &View, system: &SystemId) -> Vec<String> {
     let allowed = |service: &&Arc<crate::schema::Service>| {
         let offers = service.offers().iter();
         offers.clone().any(|offer| view.outbound.callable_by(system, &offer.provider, service.name()).is_some())
     };
-    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).collect()
+    let own = view.subject_callable(system).then(|| subject::SERVICE.to_owned());
+    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).chain(own).collect()
 }
 
 async fn watch_log(mut log: watch::Receiver<LogHealth>, health: telemetry::Health) {

@@ -1,5 +1,5 @@
 //! The node's own gRPC services, beside what it carries: health for everybody, reflection for systems and auditors, the audit API for
-//! auditors. tonic serves them, on the connections that [`super::accept`] has identified.
+//! auditors, subject access for systems with a grant. tonic serves them, on the connections that [`super::accept`] has identified.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -18,12 +18,15 @@ use super::ordinary::{Health, Reflection};
 use super::refusal::Refusal;
 use crate::log::entry::Side;
 use crate::oversight::audit::AuditService;
+use crate::oversight::subject::SubjectService;
 use crate::proto::kopuro::audit::v1::audit_log_server::AuditLogServer;
+use crate::proto::kopuro::audit::v1::subject_access_server::SubjectAccessServer;
 use crate::telemetry::metrics::Listener as Role;
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: [&str; 2] = ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 const AUDIT: &str = "/kopuro.audit.v1.AuditLog/";
+const SUBJECT: &str = "/kopuro.audit.v1.SubjectAccess/";
 
 /// tonic's router over them.
 #[derive(Debug, Clone)]
@@ -32,11 +35,11 @@ pub(super) struct OwnServices {
 }
 
 impl OwnServices {
-    pub(super) fn new(health: &Health, reflection: &Reflection, audit: Option<AuditService>) -> Self {
+    pub(super) fn new(health: &Health, reflection: &Reflection, log: Option<(AuditService, SubjectService)>) -> Self {
         let mut routes =
             tonic::service::Routes::new(health.server()).add_service(reflection.v1()).add_service(reflection.v1alpha());
-        if let Some(audit) = audit {
-            routes = routes.add_service(AuditLogServer::new(audit));
+        if let Some((audit, subject)) = log {
+            routes = routes.add_service(AuditLogServer::new(audit)).add_service(SubjectAccessServer::new(subject));
         }
         Self { routes: routes.prepare() }
     }
@@ -44,7 +47,7 @@ impl OwnServices {
     /// Whether a path is one of ours on this listener.
     pub(super) fn serves(&self, role: Role, path: &str) -> bool {
         path.starts_with(HEALTH)
-            || role == Role::Systems && (path.starts_with(AUDIT) || REFLECTION.iter().any(|own| path.starts_with(own)))
+            || role == Role::Systems && [AUDIT, SUBJECT].iter().chain(&REFLECTION).any(|own| path.starts_with(own))
     }
 
     pub(super) async fn call(&self, caller: &Caller, mut request: Request<Arriving>) -> Response<tonic::body::Body> {

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Loaded, NodeConfig};
-use crate::policy::{Grants, Outbound};
+use crate::oversight::subject::{self, NotPermitted};
+use crate::policy::{Denial, Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
+use super::exchange::unix_ms;
 use super::node::NodeError;
 use super::upstream::{Connections, Upstream, UpstreamLimits};
 
@@ -79,6 +81,27 @@ impl View {
             .find(|node| node.open_connections() > 0)
             .or_else(|| nodes.iter().find(|node| !node.has_just_failed()))
             .or_else(|| nodes.first())
+    }
+
+    /// The grant that lets a caller ask this node which exchanges concerned a person.
+    pub(super) fn subject_grant(
+        &self,
+        caller: &Identity,
+        method: &str,
+        purpose: Option<&str>,
+    ) -> Result<Grant, NotPermitted> {
+        let Identity::System(system) = caller else { return Err(Denial::NoGrant.into()) };
+        if !self.directory.has_system(system) {
+            let text = format!("{system} is not listed in the directory");
+            return Err(NotPermitted { code: tonic::Code::Unauthenticated, reason: "NOT_IN_DIRECTORY", text });
+        }
+        let node = self.member.system(subject::PROVIDER).map_err(|_| Denial::NoGrant)?;
+        Ok(self.grants.decide(system, &node, subject::SERVICE, method, purpose, unix_ms()).cloned()?)
+    }
+
+    /// Whether it has such a grant now.
+    pub(super) fn subject_callable(&self, system: &SystemId) -> bool {
+        self.grants.callable_by(system, unix_ms()).contains_key(subject::SERVICE)
     }
 
     /// A system of this member.

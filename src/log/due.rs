@@ -105,8 +105,11 @@ async fn caught_up(log: &Log, index: &Index) -> Result<(), DueError> {
 fn page(log: &Log, index: &Index, now_unix_ms: i64, from: u64) -> Result<Vec<(u64, Option<OpenedEntry>)>, DueError> {
     let mut page = Vec::new();
     for entry in index.due(now_unix_ms, from, PAGE)? {
-        let private = log.read_with_private(entry, 1)?.into_iter().next().and_then(|(_, private)| private);
-        page.push((entry, private.and_then(|private| hidden::open(entry, &private))));
+        let opening = log.read_with_private(entry, 1)?.into_iter().next().and_then(|(bytes, private)| {
+            // Only what others will find to hold.
+            hidden::open(entry, &private?).filter(|opening| hidden::verify_opened(opening, &bytes).is_ok())
+        });
+        page.push((entry, opening));
     }
     Ok(page)
 }

@@ -15,7 +15,7 @@
 //! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
-//! due         opening delayed entries in time
+//! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
 //! ```
 
@@ -40,6 +40,7 @@ mod error;
 mod head;
 pub mod hidden;
 pub mod index;
+pub mod opening;
 pub mod proof;
 mod recovery;
 mod seal;

@@ -112,7 +112,7 @@ fn entries(source: &impl EntrySource, mut indices: Vec<u64>) -> Result<BTreeMap<
 }
 
 /// Joins the entries of one exchange, in order; none where there is none that can be read.
-fn join<'e>(entries: impl Iterator<Item = (u64, &'e Seen)>) -> Option<Exchange> {
+pub(super) fn join<'e>(entries: impl Iterator<Item = (u64, &'e Seen)>) -> Option<Exchange> {
     let mut exchange: Option<Exchange> = None;
     let mut progress = Progress::default();
     let mut last = 0;

@@ -160,7 +160,7 @@ pub(super) fn explained(error: LogError) -> anyhow::Error {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refused(status: tonic::Status) -> anyhow::Error {
+pub(super) fn refused(status: tonic::Status) -> anyhow::Error {
     use tonic_types::StatusExt;
     let reason = status.get_details_error_info().map(|info| format!(" ({})", info.reason)).unwrap_or_default();
     anyhow::anyhow!("{:?}{reason}: {}", status.code(), status.message())

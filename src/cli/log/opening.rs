@@ -1,0 +1,128 @@
+//! `kopuro log open` and `check-opening`: opening files, made from a stopped node's folder and verified by anybody.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::builder::PossibleValuesParser;
+use prost::Message;
+
+use super::print::{Format, Printer};
+use super::source::explained;
+use crate::log::checkpoint::Checkpoint;
+use crate::log::closed::ClosedLog;
+use crate::log::entry::Slot;
+use crate::log::hidden::Seen;
+use crate::log::opening::{FIELDS, MAX_BYTES, OpeningFile, Shown, field_name};
+use crate::trust::note::Verifier;
+
+/// What `kopuro log open` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct OpenArgs {
+    /// Which entry
+    #[arg(long, value_name = "N")]
+    index: u64,
+    /// Which field; may be given several times
+    #[arg(long = "field", required = true, value_parser = PossibleValuesParser::new(FIELDS.map(|(name, _)| name)))]
+    fields: Vec<String>,
+    /// Prove it under this published checkpoint instead of the log's latest
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Where to write the opening file; standard output where it is left out
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What `kopuro log check-opening` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The opening file
+    file: PathBuf,
+    /// The log's public key, from the directory: name+hash+key
+    #[arg(long, value_name = "KEY")]
+    vkey: Verifier,
+    /// A checkpoint that you got from the published log: the opening must hold under this very one
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+}
+
+pub(super) fn open(folder: &Path, args: &OpenArgs) -> anyhow::Result<ExitCode> {
+    let log = ClosedLog::open(folder).map_err(explained)?;
+    let checkpoint = match &args.checkpoint {
+        Some(path) => {
+            let published = Checkpoint::parse(&text(path)?)?;
+            anyhow::ensure!(published.origin == log.checkpoint().origin, "{}: another log's", path.display());
+            published
+        }
+        None => log.checkpoint().clone(),
+    };
+    let read = log.read_with_private(args.index, 1)?.into_iter().next();
+    let (entry, private) = read.with_context(|| format!("the log has no entry {}", args.index))?;
+    let private =
+        private.context("its private half does not open: it is destroyed, or seal.key is not in the folder")?;
+    let named = |name: &String| FIELDS.iter().find(|(field, _)| field == name).map(|(_, slot)| *slot);
+    let slots: Vec<Slot> = args.fields.iter().filter_map(named).collect();
+    let proof = log.inclusion_proof(args.index, checkpoint.size)?;
+    let file = OpeningFile::new(args.index, &entry, &private, &slots, &proof, &checkpoint)?;
+    match &args.out {
+        None => print!("{}", file.to_text()),
+        Some(path) => {
+            // It names a person: for its owner only, until they pass it on.
+            let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+            out.and_then(|mut out| out.write_all(file.to_text().as_bytes()))
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn check(args: &CheckArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let shown = OpeningFile::parse(&text(&args.file)?)?.verify(&args.vkey)?;
+    if let Some(path) = &args.checkpoint {
+        let trusted = Checkpoint::verify(&text(path)?, &args.vkey).with_context(|| path.display().to_string())?;
+        shown.check_against(&trusted)?;
+    }
+    let Shown { index, entry, fields, checkpoint } = shown;
+    println!(
+        "verified: entry {index} of {}, in its tree of {} entries, commits to",
+        checkpoint.origin, checkpoint.size
+    );
+    for (slot, value) in &fields {
+        println!("  {} {}", field_name(*slot), readable(*slot, value));
+    }
+    let seen = Seen { entry: entry.encode_to_vec().into(), hidden: None };
+    let mut printer = Printer::new(format);
+    printer.whole_entry(index, &seen)?;
+    printer.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A value as people read it: text, four numbers, or hexadecimal.
+fn readable(slot: Slot, value: &[u8]) -> String {
+    match slot {
+        Slot::Subject | Slot::User | Slot::Case | Slot::Address => {
+            String::from_utf8_lossy(value).escape_debug().to_string()
+        }
+        Slot::Sizes if value.len() == 32 => {
+            let numbers: Vec<String> =
+                value.as_chunks::<8>().0.iter().map(|n| u64::from_be_bytes(*n).to_string()).collect();
+            format!(
+                "request: {} messages, {} bytes; response: {} messages, {} bytes",
+                numbers[0], numbers[1], numbers[2], numbers[3]
+            )
+        }
+        Slot::Hidden => format!("({} bytes: the fields below)", value.len()),
+        _ => hex::encode(value),
+    }
+}
+
+/// A small text file.
+fn text(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).with_context(|| path.display().to_string())?;
+    Ok(text)
+}
