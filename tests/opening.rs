@@ -8,6 +8,8 @@ use kopuro::log::checkpoint::Checkpoint;
 use kopuro::log::closed::ClosedLog;
 use kopuro::log::entry::{Draft, Kind, Publication, Slot};
 use kopuro::log::opening::{FORMAT, OpeningError, OpeningFile};
+use kopuro::log::tile::{Kind as TileKind, Tile};
+use kopuro::log::tree::{Hash, RightEdge};
 use proptest::prelude::*;
 use serde_json::Value;
 use uuid::Uuid;
@@ -104,6 +106,56 @@ async fn an_entry_is_opened_field_by_field_and_checked_against_the_published_che
     std::fs::remove_file(folder.path().join("seal.key")).unwrap();
     let sealed = complaint(&kopuro(folder.path(), &["open", "--data", ".", "--index", "4", "--field", "subject"]));
     assert!(sealed.contains("seal.key"), "{sealed}");
+}
+
+/// The log as it is published in a folder: checkpoint and tiles.
+fn publish(folder: &Path, out: &Path) {
+    let log = ClosedLog::open(folder).unwrap();
+    let size = log.checkpoint().size;
+    let leaves: Vec<Hash> = (0..size).map(|at| Hash::of_leaf(&log.read(at, 1).unwrap()[0])).collect();
+    for tile in Tile::between(0, size) {
+        let Tile { kind: TileKind::Hashes(level), number, width } = tile else { continue };
+        let span = 256_usize.pow(level.into());
+        let first = number as usize * 256;
+        let hashes = (first..first + usize::from(width)).flat_map(|at| {
+            let mut edge = RightEdge::default();
+            leaves[at * span..(at + 1) * span].iter().for_each(|leaf| edge.push(*leaf));
+            edge.root().0
+        });
+        let path = out.join(tile.to_string());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, hashes.collect::<Vec<u8>>()).unwrap();
+    }
+    std::fs::write(out.join("checkpoint"), &log.checkpoint().note).unwrap();
+}
+
+#[tokio::test]
+async fn an_opening_is_of_the_published_log_or_of_an_earlier_state_of_it() {
+    let folder = folder(300).await;
+    let vkey = signer(1).verifier().to_string();
+    let open_one = ["open", "--data", ".", "--index", "270", "--field", "user", "-o", "opening.json"];
+    succeeded(&kopuro(folder.path(), &open_one));
+    let check = ["check-opening", "opening.json", "--vkey", &vkey, "--published", "published"];
+    publish(folder.path(), &folder.path().join("published"));
+    assert!(succeeded(&kopuro(folder.path(), &check)).contains("official 270"));
+
+    let (log, _) = open(folder.path()).unwrap();
+    for number in 0..250 {
+        log.append(entry(number).seal()).await.unwrap();
+    }
+    log.close().await;
+    publish(folder.path(), &folder.path().join("published"));
+    assert!(succeeded(&kopuro(folder.path(), &check)).contains("official 270"));
+    // An older publication cannot vouch for it, nor one of another history, nor tiles that are not its own.
+    succeeded(&kopuro(folder.path(), &open_one));
+    let older = self::folder(300).await;
+    publish(older.path(), &folder.path().join("published"));
+    assert!(complaint(&kopuro(folder.path(), &check)).contains("has 300 entries"));
+    let other = self::folder(600).await;
+    publish(other.path(), &folder.path().join("published"));
+    assert!(complaint(&kopuro(folder.path(), &check)).contains("not a continuation"));
+    std::fs::remove_dir_all(folder.path().join("published/tile")).unwrap();
+    assert!(complaint(&kopuro(folder.path(), &check)).contains("the published log: "));
 }
 
 /// An opening file of each field of each entry, in one log.
@@ -209,7 +261,7 @@ async fn the_documented_procedure_says_the_same() {
             file["openings"][1]["value"] = "bm9ib2R5".into();
             assert!(complaint(&run(&file)).contains("NOT SHOWN: user"));
         }
-        let stale = Checkpoint::sign(&signer(1), &kopuro::log::tree::RightEdge::default()).unwrap();
+        let stale = Checkpoint::sign(&signer(1), &RightEdge::default()).unwrap();
         let file: Value = serde_json::from_str(&succeeded(&kopuro(
             folder.path(),
             &["open", "--data", ".", "--index", "0", "--field", "subject"],

@@ -14,8 +14,8 @@ use super::commitment::Opening;
 use super::entry::{Entry, OpenedEntry, Slot};
 use super::error::LogError;
 use super::hidden::{self, OpenedError, Private};
-use super::proof::{self, ProofError};
-use super::tree::Hash;
+use super::proof::{self, MakeError, ProofError};
+use super::tree::{Hash, Subtrees};
 use crate::trust::note::Verifier;
 
 /// Name and version of the format.
@@ -74,7 +74,7 @@ pub enum OpeningError {
     /// Hidden fields that are none.
     #[error(transparent)]
     Hidden(#[from] OpenedError),
-    /// The trusted checkpoint is of another tree.
+    /// The trusted checkpoint is of another tree, or of an older one.
     #[error("the trusted checkpoint has {trusted} entries, the file's {file}: make the opening for the trusted one")]
     OtherSize {
         /// Entries by the trusted checkpoint.
@@ -82,6 +82,12 @@ pub enum OpeningError {
         /// Entries by the file's.
         file: u64,
     },
+    /// The published log does not continue the file's tree.
+    #[error("the published log is not a continuation of the tree under which this was shown: {0}")]
+    OtherHistory(ProofError),
+    /// The published log's tiles cannot be had.
+    #[error("the published log: {0}")]
+    Published(String),
     /// Two histories of one size.
     #[error("the trusted checkpoint and the file's have {0} entries and different roots: the log shows two histories")]
     OtherRoot(u64),
@@ -227,6 +233,25 @@ impl Shown {
             return Err(OpeningError::OtherSize { trusted: trusted.size, file: shown.size });
         }
         if trusted.root == shown.root { Ok(()) } else { Err(OpeningError::OtherRoot(shown.size)) }
+    }
+
+    /// That the published log with this checkpoint and this tree continues the one under which this was shown. What the
+    /// tree's source says need not be believed: it has to make a proof.
+    pub fn check_within<S>(&self, published: &Checkpoint, tree: &mut S) -> Result<(), OpeningError>
+    where
+        S: Subtrees,
+        S::Error: std::fmt::Display,
+    {
+        let shown = &self.checkpoint;
+        if published.size <= shown.size {
+            return self.check_against(published);
+        }
+        let proof = proof::consistency(tree, shown.size, published.size).map_err(|error| match error {
+            MakeError::Beyond(old, new) => OpeningError::OtherSize { trusted: new, file: old },
+            MakeError::Source(error) => OpeningError::Published(error.to_string()),
+        })?;
+        proof::verify_consistency(shown.size, shown.root, published.size, published.root, &proof)
+            .map_err(OpeningError::OtherHistory)
     }
 }
 

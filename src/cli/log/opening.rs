@@ -17,6 +17,8 @@ use crate::log::closed::ClosedLog;
 use crate::log::entry::Slot;
 use crate::log::hidden::Seen;
 use crate::log::opening::{FIELDS, MAX_BYTES, OpeningFile, Shown, field_name};
+use crate::log::tile::{self, Kind, Tile};
+use crate::log::tree::{Hash, RightEdge, Subtrees, TILE_LEAVES, TILE_LEVELS};
 use crate::trust::note::Verifier;
 
 /// What `kopuro log open` takes.
@@ -47,6 +49,9 @@ pub(super) struct CheckArgs {
     /// A checkpoint that you got from the published log: the opening must hold under this very one
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// The published log in a folder (`checkpoint`, `tile/…`): the opening must be of it, or of an earlier state of it
+    #[arg(long, value_name = "FOLDER", conflicts_with = "checkpoint")]
+    published: Option<PathBuf>,
 }
 
 pub(super) fn open(folder: &Path, args: &OpenArgs) -> anyhow::Result<ExitCode> {
@@ -85,6 +90,11 @@ pub(super) fn check(args: &CheckArgs, format: Format) -> anyhow::Result<ExitCode
         let trusted = Checkpoint::verify(&text(path)?, &args.vkey).with_context(|| path.display().to_string())?;
         shown.check_against(&trusted)?;
     }
+    if let Some(folder) = &args.published {
+        let path = folder.join("checkpoint");
+        let published = Checkpoint::verify(&text(&path)?, &args.vkey).with_context(|| path.display().to_string())?;
+        shown.check_within(&published, &mut PublishedFolder { folder, size: published.size })?;
+    }
     let Shown { index, entry, fields, checkpoint } = shown;
     println!(
         "verified: entry {index} of {}, in its tree of {} entries, commits to",
@@ -98,6 +108,34 @@ pub(super) fn check(args: &CheckArgs, format: Format) -> anyhow::Result<ExitCode
     printer.whole_entry(index, &seen)?;
     printer.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tree of a log that is published in a folder, from its tiles.
+struct PublishedFolder<'f> {
+    folder: &'f Path,
+    size: u64,
+}
+
+impl Subtrees for PublishedFolder<'_> {
+    type Error = anyhow::Error;
+
+    fn complete(&mut self, level: u32, index: u64) -> anyhow::Result<Hash> {
+        let tile_level = level / TILE_LEVELS;
+        let within = level % TILE_LEVELS;
+        let first = index << within;
+        let number = first / TILE_LEAVES;
+        let has = self.size >> (tile_level * TILE_LEVELS);
+        let width = has.saturating_sub(number * TILE_LEAVES).min(TILE_LEAVES);
+        let tile = Tile { kind: Kind::Hashes(u8::try_from(tile_level)?), number, width: u16::try_from(width)? };
+        let path = self.folder.join(tile.to_string());
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let hashes = tile::hashes(&bytes, tile.width).with_context(|| format!("{}: damaged", path.display()))?;
+        let at = usize::try_from(first % TILE_LEAVES)?;
+        let hashes = hashes.get(at..at + (1 << within)).with_context(|| format!("{}: too short", path.display()))?;
+        let mut edge = RightEdge::default();
+        hashes.iter().for_each(|hash| edge.push(*hash));
+        Ok(edge.root())
+    }
 }
 
 /// A value as people read it: text, four numbers, or hexadecimal.

@@ -237,10 +237,7 @@ impl Sections {
 
     pub(super) fn ids(&mut self, ids: &[([u8; 16], u16)]) -> Span {
         let start = self.0.len();
-        for (id, offset) in ids {
-            self.0.extend_from_slice(id);
-            self.0.extend_from_slice(&offset.to_le_bytes());
-        }
+        self.0.extend_from_slice(&Ids::new(ids).0);
         self.since(start)
     }
 
@@ -403,6 +400,16 @@ impl Sealed {
 pub(super) struct Ids(Vec<u8>);
 
 impl Ids {
+    /// Of sorted rows.
+    pub(super) fn new(rows: &[([u8; 16], u16)]) -> Self {
+        let mut bytes = Vec::with_capacity(rows.len() * ID);
+        for (id, offset) in rows {
+            bytes.extend_from_slice(id);
+            bytes.extend_from_slice(&offset.to_le_bytes());
+        }
+        Self(bytes)
+    }
+
     /// Offsets of the openings with this id.
     pub(super) fn find(&self, id: &[u8; 16]) -> Vec<u32> {
         let rows = self.0.as_chunks::<ID>().0;
