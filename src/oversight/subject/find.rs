@@ -123,8 +123,8 @@ fn exchange(
         let read = source.read_with_private(at, 1).map_err(JoinError::Source)?;
         let Some((entry, private)) = read.into_iter().next() else { return Ok(None) };
         let whole = Seen::new(entry.clone(), private.as_ref().map(|private| private.as_slice()));
-        let decoded = Entry::decode(whole.whole()).unwrap_or_default();
-        if whole.stays_hidden() || !wanted.may_show(&decoded) {
+        let may_show = Entry::decode(whole.whole()).is_ok_and(|entry| wanted.may_show(&entry));
+        if whole.stays_hidden() || !may_show {
             return Ok(None);
         }
         seen.push((at, whole));
