@@ -15,6 +15,7 @@ use kopuro::log::hidden::{self, Private};
 use kopuro::log::index::{Index, IndexError, IndexOptions};
 use kopuro::log::proof;
 use kopuro::log::tree::Hash;
+use kopuro::proto::kopuro::audit::v1::openings_client::OpeningsClient;
 use kopuro::proto::kopuro::audit::v1::subject_access_client::SubjectAccessClient;
 use kopuro::proto::kopuro::audit::v1::*;
 use kopuro::trust::note::Verifier;
@@ -262,6 +263,18 @@ async fn pages_are_full_whatever_was_left_out_and_come_to_an_end() {
     );
 
     // The command line: over the network with the grant, and by hand on the stopped node's folder, every class.
+    let about = ["subject", "--subject", ALICE, "--format", "jsonl"].map(str::to_owned);
+    let asked = succeeded(kopuro(&[&about[..], &as_clerk(&mut running)].concat()).await);
+    assert_eq!(asked.lines().count(), 10, "{asked}");
+    let federation = running.stop().await;
+    let data = federation.member_path(PROVIDER, "data");
+    let folder = ["--data", data.to_str().unwrap()].map(str::to_owned);
+    let by_hand = succeeded(kopuro(&[&about[..], &folder].concat()).await);
+    assert_eq!(by_hand.lines().count(), 40, "{by_hand}");
+}
+
+/// Flags that reach the provider's node with a certificate of the system `clerk`.
+fn as_clerk(running: &mut Running) -> Vec<String> {
     let certificate = running.federation.issue(CLERK);
     let file = |name: &str| running.federation.path(name).to_str().unwrap().to_owned();
     let (cert, key, ca) = (file("clerk.pem"), file("clerk.key"), file("root.pem"));
@@ -269,22 +282,81 @@ async fn pages_are_full_whatever_was_left_out_and_come_to_an_end() {
     write_whole(key.as_ref(), certificate.key_pem.as_bytes());
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let node = format!("https://{}", running.provider.systems_addr());
-    let asked = kopuro(&["--node", &node, "--cert", &cert, "--key", &key, "--ca", &ca]).await;
-    assert_eq!(asked.lines().count(), 10, "{asked}");
-    let federation = running.stop().await;
-    let data = federation.member_path(PROVIDER, "data");
-    let by_hand = kopuro(&["--data", data.to_str().unwrap()]).await;
-    assert_eq!(by_hand.lines().count(), 40, "{by_hand}");
+    ["--node", &node, "--cert", &cert, "--key", &key, "--ca", &ca].map(str::to_owned).to_vec()
 }
 
-/// What `kopuro log subject` prints about Alice.
-async fn kopuro(from: &[&str]) -> String {
+/// `kopuro log …`
+async fn kopuro(arguments: &[impl AsRef<std::ffi::OsStr>]) -> std::process::Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kopuro"));
-    command.args(["log", "subject", "--subject", ALICE, "--format", "jsonl"]).args(from);
-    let output =
-        tokio::time::timeout(Duration::from_secs(20), command.kill_on_drop(true).output()).await.unwrap().unwrap();
+    command.arg("log").args(arguments);
+    tokio::time::timeout(Duration::from_secs(20), command.kill_on_drop(true).output()).await.unwrap().unwrap()
+}
+
+fn succeeded(output: std::process::Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_officer_opens_a_field_at_the_running_node_and_the_person_can_learn_of_it() {
+    let mut federation = federation();
+    federation.grants.push_str(&format!(
+        "\n[[grant]]\nconsumer = \"{CLERK}\"\nprovider = \"node\"\nservice = \"kopuro.audit.v1.Openings\"\n\
+         methods = [\"*\"]\nlegal_basis = {{ code = \"courts-law-1\", text = \"Law on courts\" }}\n"
+    ));
+    let mut running = federation.start("").await;
+    let desk = ProbeClient::new(running.desk().await);
+    desk.clone().with("kopuro-purpose", "law-2").with("kopuro-subject", ALICE).unary("x").await.unwrap();
+    let out = running.federation.path("opening.json").to_str().unwrap().to_owned();
+    let open = ["open", "--index", "1", "--field", "subject", "--field", "hidden", "-o", &out, "--user", "judge-3"];
+    let flags = as_clerk(&mut running);
+    let with = |arguments: &[&str]| [arguments.iter().map(|a| (*a).to_owned()).collect(), flags.clone()].concat();
+    succeeded(kopuro(&with(&open)).await);
+    let vkey = running.federation.log_key(PROVIDER).to_string();
+    let shown = succeeded(kopuro(&["check-opening", &out, "--vkey", &vkey]).await);
+    assert!(shown.contains(&format!("subject {ALICE}")) && shown.contains("RESPONSE_SENT"), "{shown}");
+
+    let log = running.provider.log().unwrap().clone();
+    // The entry is sealed, and so is the look.
+    assert!(hidden::is_hidden(&log.read(2, 1).unwrap()[0]));
+    let look = Entry::decode(log.read_seen(2, 1).unwrap()[0].whole()).unwrap();
+    assert_eq!((look.kind(), look.outcome(), look.consumer.as_str()), (Kind::Audit, Outcome::Ok, CLERK));
+    assert_eq!((look.service.as_str(), look.legal_basis.as_str()), ("kopuro.audit.v1.Openings", "courts-law-1"));
+    for (slot, value) in [(Slot::Subject, ALICE), (Slot::User, "judge-3")] {
+        assert_eq!(private(&log, 2, slot).as_deref(), Some(value.as_bytes()));
+    }
+    let looks = ListExchangesRequest { looks: true, ..question(ALICE) };
+    let mut portal = client(&mut running, CLERK).await;
+    let opened = |answer: ListExchangesResponse| -> Vec<u64> {
+        let looks = answer.exchanges.into_iter().filter_map(|found| found.exchange);
+        looks.filter(|look| look.service == "kopuro.audit.v1.Openings").flat_map(|look| look.indices).collect()
+    };
+    assert!(opened(answered(&mut portal, &running.provider, &looks).await).is_empty());
+    // Of a public exchange the person can learn who has opened it.
+    let desk = desk.with("kopuro-purpose", "law-1").with("kopuro-subject", ALICE);
+    desk.unary("x").await.unwrap();
+    let at = log.checkpoint().size;
+    succeeded(kopuro(&with(&["open", "--index", &(at - 1).to_string(), "--field", "address"])).await);
+    assert_eq!(opened(answered(&mut portal, &running.provider, &looks).await), [at]);
+
+    // A field without a value, an entry that is not there, nothing asked for; and whoever has no grant for it.
+    let complaint = async |arguments: &[&str]| {
+        let output = kopuro(&with(arguments)).await;
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(complaint(&["open", "--index", "1", "--field", "case"]).await.contains("the entry has no case"));
+    assert!(complaint(&["open", "--index", "999", "--field", "user"]).await.contains("OutOfRange"));
+    for (who, request, expected) in [
+        (CLERK, OpenFieldsRequest { index: 1, ..Default::default() }, "AUDIT_REQUEST"),
+        (DESK, OpenFieldsRequest { index: 1, slots: vec![Slot::User.into()], tree_size: 0 }, "GRANT_MISSING"),
+    ] {
+        let certificate = running.federation.issue(who);
+        let channel = running.federation.channel(running.provider.systems_addr(), &certificate).await.unwrap();
+        let refused = OpeningsClient::new(channel).open_fields(request).await.unwrap_err();
+        assert_eq!(reason(&refused).unwrap().0, expected);
+    }
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

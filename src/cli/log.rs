@@ -68,7 +68,7 @@ enum Command {
         #[arg(long, value_name = "KEY")]
         vkey: String,
     },
-    /// Make a file that opens fields of one entry to somebody outside; with --data
+    /// Make a file that opens fields of one entry to somebody outside
     Open(opening::OpenArgs),
     /// Verify such a file
     CheckOpening(opening::CheckArgs),
@@ -190,7 +190,7 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
         (Command::Verify { vkey }, Some(folder)) => return verify::folder(folder, vkey),
         (Command::CheckOpening(check), _) => return opening::check(check, args.format),
         (Command::Open(open), Some(folder)) => return opening::open(folder, open),
-        (Command::Open(_), None) => bail!("private values leave a node by its folder only: stop it, and name --data"),
+        (Command::Open(open), None) => return opening::open_at_node(args.connect.connect().await?, open).await,
         (Command::Subject(subject), Some(folder)) => {
             subject::folder(folder, subject, &mut Printer::new(args.format))?;
             return Ok(ExitCode::SUCCESS);

@@ -377,10 +377,11 @@ fn own_services(
     let reflection = Reflection::new(catalogue.clone(), may_call)?;
     let own = log.map(|(log, index, _)| {
         let gateway_of_subject = Arc::downgrade(gateway);
-        let permit: subject::Permit = Arc::new(move |peer, method, purpose| match gateway_of_subject.upgrade() {
-            Some(gateway) => gateway.view().subject_grant(&peer.identity, method, purpose),
-            None => Err(crate::policy::Denial::NoGrant.into()),
-        });
+        let permit: subject::Permit =
+            Arc::new(move |peer, service, method, purpose| match gateway_of_subject.upgrade() {
+                Some(gateway) => gateway.view().own_grant(&peer.identity, service, method, purpose),
+                None => Err(crate::policy::Denial::NoGrant.into()),
+            });
         let gateway_of_audit = Arc::downgrade(gateway);
         let is_auditor = Arc::new(move |peer: &crate::trust::certificate::PeerIdentity| {
             gateway_of_audit.upgrade().is_some_and(|gateway| gateway.view().directory.is_auditor(&peer.identity))
@@ -401,7 +402,7 @@ fn callable(view: &View, system: &SystemId) -> Vec<String> {
         let offers = service.offers().iter();
         offers.clone().any(|offer| view.outbound.callable_by(system, &offer.provider, service.name()).is_some())
     };
-    let own = view.subject_callable(system).then(|| subject::SERVICE.to_owned());
+    let own = view.own_callable(system);
     view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).chain(own).collect()
 }
 

@@ -205,7 +205,7 @@ impl Health {
 
 /// The node as a whole is asked for with no name, or as one of the services that it answers itself.
 fn is_own(service: &str) -> bool {
-    service.is_empty() || service == FOR_AUDITORS || service == subject::SERVICE || FOR_ALL.contains(&service)
+    service.is_empty() || service == FOR_AUDITORS || subject::methods(service).is_some() || FOR_ALL.contains(&service)
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {

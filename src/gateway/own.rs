@@ -1,5 +1,5 @@
 //! The node's own gRPC services, beside what it carries: health for everybody, reflection for systems and auditors, the audit API for
-//! auditors, subject access for systems with a grant. tonic serves them, on the connections that [`super::accept`] has identified.
+//! auditors, subject access and openings for systems with a grant. tonic serves them, on the connections that [`super::accept`] has identified.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use crate::log::entry::Side;
 use crate::oversight::audit::AuditService;
 use crate::oversight::subject::SubjectService;
 use crate::proto::kopuro::audit::v1::audit_log_server::AuditLogServer;
+use crate::proto::kopuro::audit::v1::openings_server::OpeningsServer;
 use crate::proto::kopuro::audit::v1::subject_access_server::SubjectAccessServer;
 use crate::telemetry::metrics::Listener as Role;
 
@@ -27,6 +28,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: [&str; 2] = ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 const AUDIT: &str = "/kopuro.audit.v1.AuditLog/";
 const SUBJECT: &str = "/kopuro.audit.v1.SubjectAccess/";
+const OPENINGS: &str = "/kopuro.audit.v1.Openings/";
 
 /// tonic's router over them.
 #[derive(Debug, Clone)]
@@ -39,7 +41,10 @@ impl OwnServices {
         let mut routes =
             tonic::service::Routes::new(health.server()).add_service(reflection.v1()).add_service(reflection.v1alpha());
         if let Some((audit, subject)) = log {
-            routes = routes.add_service(AuditLogServer::new(audit)).add_service(SubjectAccessServer::new(subject));
+            routes = routes
+                .add_service(AuditLogServer::new(audit))
+                .add_service(SubjectAccessServer::new(subject.clone()))
+                .add_service(OpeningsServer::new(subject));
         }
         Self { routes: routes.prepare() }
     }
@@ -47,7 +52,8 @@ impl OwnServices {
     /// Whether a path is one of ours on this listener.
     pub(super) fn serves(&self, role: Role, path: &str) -> bool {
         path.starts_with(HEALTH)
-            || role == Role::Systems && [AUDIT, SUBJECT].iter().chain(&REFLECTION).any(|own| path.starts_with(own))
+            || role == Role::Systems
+                && [AUDIT, SUBJECT, OPENINGS].iter().chain(&REFLECTION).any(|own| path.starts_with(own))
     }
 
     pub(super) async fn call(&self, caller: &Caller, mut request: Request<Arriving>) -> Response<tonic::body::Body> {

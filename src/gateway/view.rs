@@ -83,10 +83,11 @@ impl View {
             .or_else(|| nodes.first())
     }
 
-    /// The grant that lets a caller ask this node which exchanges concerned a person.
-    pub(super) fn subject_grant(
+    /// The grant that lets a caller call a service of the node's own: subject access, openings.
+    pub(super) fn own_grant(
         &self,
         caller: &Identity,
+        service: &str,
         method: &str,
         purpose: Option<&str>,
     ) -> Result<Grant, NotPermitted> {
@@ -96,12 +97,13 @@ impl View {
             return Err(NotPermitted { code: tonic::Code::Unauthenticated, reason: "NOT_IN_DIRECTORY", text });
         }
         let node = self.member.system(subject::PROVIDER).map_err(|_| Denial::NoGrant)?;
-        Ok(self.grants.decide(system, &node, subject::SERVICE, method, purpose, unix_ms()).cloned()?)
+        Ok(self.grants.decide(system, &node, service, method, purpose, unix_ms()).cloned()?)
     }
 
-    /// Whether it has such a grant now.
-    pub(super) fn subject_callable(&self, system: &SystemId) -> bool {
-        self.grants.callable_by(system, unix_ms()).contains_key(subject::SERVICE)
+    /// For which of them it has such a grant now.
+    pub(super) fn own_callable(&self, system: &SystemId) -> Vec<String> {
+        let granted = self.grants.callable_by(system, unix_ms());
+        granted.into_keys().filter(|name| subject::methods(name).is_some()).map(str::to_owned).collect()
     }
 
     /// A system of this member.

@@ -153,25 +153,32 @@ impl OpeningFile {
     ) -> Result<Self, OpeningError> {
         let private = Private::read(private).ok_or(OpeningError::Destroyed)?;
         let open = |slot: &Slot| {
-            let field = field_name(*slot);
-            let opening = private.open(*slot).ok_or(OpeningError::Absent(field))?;
-            Ok::<_, OpeningError>(OpenedField {
-                field: field.into(),
-                slot: opening.slot,
-                salt: Base64(opening.salt.to_vec()),
-                slots: opening.slots,
-                path: opening.path.iter().map(|hash| Base64(hash.0.to_vec())).collect(),
-                value: Base64(opening.value),
-            })
+            let opening = private.open(*slot).ok_or_else(|| OpeningError::Absent(field_name(*slot)))?;
+            Ok::<_, OpeningError>((*slot, opening))
         };
-        Ok(Self {
+        let openings = slots.iter().map(open).collect::<Result<_, _>>()?;
+        let proof: Vec<Vec<u8>> = proof.iter().map(|hash| hash.0.to_vec()).collect();
+        Ok(Self::of_openings(index, entry, openings, &proof, &checkpoint.note))
+    }
+
+    /// The same, from openings that were made elsewhere; nothing is checked.
+    pub fn of_openings(
+        index: u64,
+        entry: &[u8],
+        openings: Vec<(Slot, Opening)>,
+        proof: &[Vec<u8>],
+        checkpoint: &str,
+    ) -> Self {
+        let openings = openings.into_iter().map(|(slot, opening)| OpenedField::new(slot, opening)).collect();
+        let proof = proof.iter().cloned().map(Base64).collect();
+        Self {
             format: FORMAT.into(),
             index,
             entry: Base64(entry.to_vec()),
-            openings: slots.iter().map(open).collect::<Result<_, _>>()?,
-            proof: proof.iter().map(|hash| Base64(hash.0.to_vec())).collect(),
-            checkpoint: checkpoint.note.clone(),
-        })
+            openings,
+            proof,
+            checkpoint: checkpoint.into(),
+        }
     }
 
     /// Reads a file's text.
@@ -256,6 +263,17 @@ impl Shown {
 }
 
 impl OpenedField {
+    fn new(slot: Slot, opening: Opening) -> Self {
+        Self {
+            field: field_name(slot).into(),
+            slot: opening.slot,
+            salt: Base64(opening.salt.to_vec()),
+            slots: opening.slots,
+            path: opening.path.iter().map(|hash| Base64(hash.0.to_vec())).collect(),
+            value: Base64(opening.value),
+        }
+    }
+
     fn slot(&self) -> Result<(Slot, &'static str), OpeningError> {
         let named = FIELDS.iter().find(|(name, slot)| *name == self.field && *slot as u8 == self.slot);
         let (name, slot) = named.ok_or_else(|| OpeningError::Format("a field's name and slot disagree".into()))?;

@@ -1,5 +1,6 @@
 //! `kopuro.audit.v1.SubjectAccess`: a person's view of a node's log, by way of a system that this node's member has granted
-//! it. Who that is, is judged by the grants in force, like any other call.
+//! it; and `kopuro.audit.v1.Openings`, which opens single fields to an officer. Who that is, is judged by the grants in
+//! force, like any other call.
 //!
 //! Every call is first written to the log, KIND_AUDIT with the person in SLOT_SUBJECT, and is answered only once that entry
 //! is durable; so is the refusal of a caller without a grant. Exchanges that the law delays or seals are left out, and
@@ -8,6 +9,7 @@
 
 mod admit;
 mod find;
+mod open;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use crate::log::Log;
 use crate::log::commitment::Opening;
@@ -31,20 +34,30 @@ use crate::proto::kopuro::audit::v1::{
 };
 use crate::trust::certificate::PeerIdentity;
 use crate::trust::identity::MemberId;
+use admit::About;
 pub use admit::NotPermitted;
 pub use find::{Classes, Found, FoundExchange, Wanted, find};
 
 /// The service's full name: what a grant names.
 pub const SERVICE: &str = "kopuro.audit.v1.SubjectAccess";
 
-/// Its methods: what a grant may name.
-pub const METHODS: [&str; 1] = ["ListExchanges"];
+/// The full name of the service that opens fields.
+pub const OPENINGS: &str = "kopuro.audit.v1.Openings";
+
+/// The methods of both: what a grant may name. None where it is neither.
+pub fn methods(service: &str) -> Option<&'static [&'static str]> {
+    match service {
+        SERVICE => Some(&["ListExchanges"]),
+        OPENINGS => Some(&["OpenFields"]),
+        _ => None,
+    }
+}
 
 /// The provider that a grant names: the node itself, not one of its member's systems.
 pub const PROVIDER: &str = "node";
 
-/// The grant that lets this caller call this method on this claimed legal basis, or why there is none.
-pub type Permit = Arc<dyn Fn(&PeerIdentity, &str, Option<&str>) -> Result<Grant, NotPermitted> + Send + Sync>;
+/// The grant that lets this caller call this service's method on this claimed legal basis, or why there is none.
+pub type Permit = Arc<dyn Fn(&PeerIdentity, &str, &str, Option<&str>) -> Result<Grant, NotPermitted> + Send + Sync>;
 
 /// A page holds about so many bytes at most.
 const PAGE_BYTES: usize = 1 << 20;
@@ -64,7 +77,7 @@ impl Default for SubjectLimits {
     }
 }
 
-/// The service. Give it to tonic as `SubjectAccessServer::new(service)`.
+/// Both services. Give it to tonic as `SubjectAccessServer::new(service)` and `OpeningsServer::new(service)`.
 #[derive(Clone)]
 pub struct SubjectService {
     log: Log,
@@ -89,6 +102,24 @@ impl SubjectService {
         Self { log, index, member, permit, limits, questions }
     }
 
+    /// Answers a question off the runtime's threads, when one of the places is free.
+    async fn answer<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Self, Instant) -> Result<T, Status> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let place = tokio::time::timeout(self.limits.time, self.questions.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(status::busy("too many questions at once: ask again later")) };
+        let (service, deadline) = (self.clone(), Instant::now() + self.limits.time);
+        let answered = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            ask(&service, deadline)
+        });
+        match answered.await {
+            Ok(answer) => answer.map(Response::new),
+            Err(_) => Err(Status::internal("the question could not be answered")),
+        }
+    }
+
     fn page(
         &self,
         wanted: &Wanted,
@@ -105,7 +136,7 @@ impl SubjectService {
             for (index, entry, private) in entries {
                 let proof = self.log.inclusion_proof(*index, checkpoint.size);
                 let proof = proof.map_err(|error| failed(JoinError::Source(error.into())))?;
-                shown.push(shown_entry(*index, entry.clone(), private, &proof));
+                shown.push(shown_entry(*index, entry.clone(), private, &[Slot::Subject, Slot::Hidden], &proof));
             }
             exchanges.push(SubjectExchange { exchange: Some(exchange.clone()), entries: shown });
         }
@@ -125,30 +156,29 @@ impl SubjectAccess for SubjectService {
         &self,
         request: Request<ListExchangesRequest>,
     ) -> Result<Response<ListExchangesResponse>, Status> {
-        let request = self.admit("ListExchanges", request).await?;
+        let subject = Zeroizing::new(request.get_ref().subject.clone().into_bytes());
+        let about = About { subject, ..About::default() };
+        let request = self.admit(SERVICE, "ListExchanges", request, &about).await?;
         let wanted = find::wanted(&request, now_unix_ms())?;
         let limit = find::page_size(request.page_size)?;
         let before = find::read_token(&self.log, &request)?;
-        let place = tokio::time::timeout(self.limits.time, self.questions.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(status::busy("too many questions at once: ask again later")) };
-        let (service, deadline) = (self.clone(), Instant::now() + self.limits.time);
-        let answered = tokio::task::spawn_blocking(move || {
-            let _place = place;
+        self.answer(move |service, deadline| {
             let (found, mut response) = service.page(&wanted, before, limit, deadline)?;
             if let Some(next) = found.next {
                 response.next_page_token = find::write_token(&service.log, &request, next);
             }
-            Ok(Response::new(response))
-        });
-        answered.await.unwrap_or_else(|_| Err(Status::internal("the question could not be answered")))
+            Ok(response)
+        })
+        .await
     }
 }
 
-fn shown_entry(index: u64, entry: Bytes, private: &[u8], proof: &[Hash]) -> ShownEntry {
+/// An entry with those of these slots opened that have a value.
+fn shown_entry(index: u64, entry: Bytes, private: &[u8], slots: &[Slot], proof: &[Hash]) -> ShownEntry {
     let private = Private::read(private);
     let open = |slot| private.as_ref().and_then(|private| private.open(slot));
-    let openings = [Slot::Subject, Slot::Hidden].into_iter().filter_map(|slot| Some(field(slot, open(slot)?)));
-    ShownEntry { index, entry, openings: openings.collect(), inclusion: hashes(proof) }
+    let openings = slots.iter().filter_map(|slot| Some(field(*slot, open(*slot)?))).collect();
+    ShownEntry { index, entry, openings, inclusion: hashes(proof) }
 }
 
 fn field(slot: Slot, opening: Opening) -> FieldOpening {

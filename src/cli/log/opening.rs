@@ -1,4 +1,5 @@
-//! `kopuro log open` and `check-opening`: opening files, made from a stopped node's folder and verified by anybody.
+//! `kopuro log open` and `check-opening`: opening files, made from a stopped node's folder or by a running node that has
+//! granted it, and verified by anybody.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -9,16 +10,20 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use prost::Message;
+use tonic::transport::Channel;
 
 use super::print::{Format, Printer};
-use super::source::explained;
+use super::source::{explained, refused};
 use crate::log::checkpoint::Checkpoint;
 use crate::log::closed::ClosedLog;
+use crate::log::commitment::Opening;
 use crate::log::entry::Slot;
 use crate::log::hidden::Seen;
 use crate::log::opening::{FIELDS, MAX_BYTES, OpeningFile, Shown, field_name};
 use crate::log::tile::{self, Kind, Tile};
 use crate::log::tree::{Hash, RightEdge, Subtrees, TILE_LEAVES, TILE_LEVELS};
+use crate::proto::kopuro::audit::v1::openings_client::OpeningsClient;
+use crate::proto::kopuro::audit::v1::{FieldOpening, OpenFieldsRequest};
 use crate::trust::note::Verifier;
 
 /// What `kopuro log open` takes.
@@ -36,6 +41,12 @@ pub(super) struct OpenArgs {
     /// Where to write the opening file; standard output where it is left out
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// The legal basis claimed, where the node's grant has several (`kopuro-purpose`)
+    #[arg(long, value_name = "CODE")]
+    purpose: Option<String>,
+    /// The official acting (`kopuro-user`): goes into the node's entry of this look
+    #[arg(long, value_name = "WHO")]
+    user: Option<String>,
 }
 
 /// What `kopuro log check-opening` takes.
@@ -54,34 +65,77 @@ pub(super) struct CheckArgs {
     published: Option<PathBuf>,
 }
 
+/// From a stopped node's folder.
 pub(super) fn open(folder: &Path, args: &OpenArgs) -> anyhow::Result<ExitCode> {
     let log = ClosedLog::open(folder).map_err(explained)?;
-    let checkpoint = match &args.checkpoint {
-        Some(path) => {
-            let published = Checkpoint::parse(&text(path)?)?;
-            anyhow::ensure!(published.origin == log.checkpoint().origin, "{}: another log's", path.display());
-            published
-        }
+    let checkpoint = match args.checkpoint()? {
+        Some(published) => published,
         None => log.checkpoint().clone(),
     };
+    anyhow::ensure!(checkpoint.origin == log.checkpoint().origin, "the checkpoint is another log's");
     let read = log.read_with_private(args.index, 1)?.into_iter().next();
     let (entry, private) = read.with_context(|| format!("the log has no entry {}", args.index))?;
     let private =
         private.context("its private half does not open: it is destroyed, or seal.key is not in the folder")?;
-    let named = |name: &String| FIELDS.iter().find(|(field, _)| field == name).map(|(_, slot)| *slot);
-    let slots: Vec<Slot> = args.fields.iter().filter_map(named).collect();
     let proof = log.inclusion_proof(args.index, checkpoint.size)?;
-    let file = OpeningFile::new(args.index, &entry, &private, &slots, &proof, &checkpoint)?;
-    match &args.out {
-        None => print!("{}", file.to_text()),
-        Some(path) => {
-            // It names a person: for its owner only, until they pass it on.
-            let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-            out.and_then(|mut out| out.write_all(file.to_text().as_bytes()))
-                .with_context(|| format!("writing {}", path.display()))?;
+    args.write(&OpeningFile::new(args.index, &entry, &private, &args.slots(), &proof, &checkpoint)?)
+}
+
+/// From a running node that has granted it.
+pub(super) async fn open_at_node(channel: Channel, args: &OpenArgs) -> anyhow::Result<ExitCode> {
+    let published = args.checkpoint()?;
+    let mut request = tonic::Request::new(OpenFieldsRequest {
+        index: args.index,
+        slots: args.slots().into_iter().map(i32::from).collect(),
+        tree_size: published.as_ref().map_or(0, |checkpoint| checkpoint.size),
+    });
+    for (name, value) in [("kopuro-purpose", &args.purpose), ("kopuro-user", &args.user)] {
+        if let Some(value) = value {
+            request.metadata_mut().insert(name, value.parse()?);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    let answer = OpeningsClient::new(channel).open_fields(request).await.map_err(refused)?.into_inner();
+    let entry = answer.entry.context("the node answers without an entry")?;
+    let openings =
+        entry.openings.iter().map(|field| Ok((field.slot(), opening(field)?))).collect::<anyhow::Result<_>>()?;
+    let proof: Vec<Vec<u8>> = entry.inclusion.iter().map(|hash| hash.to_vec()).collect();
+    let note = published.map_or(answer.checkpoint, |checkpoint| checkpoint.note);
+    args.write(&OpeningFile::of_openings(entry.index, &entry.entry, openings, &proof, &note))
+}
+
+fn opening(field: &FieldOpening) -> anyhow::Result<Opening> {
+    let hash = |bytes: &bytes::Bytes| bytes.as_ref().try_into().map(Hash).context("a hash or salt has not 32 bytes");
+    Ok(Opening {
+        slot: u8::try_from(field.slot)?,
+        salt: hash(&field.salt)?.0,
+        value: field.value.to_vec(),
+        slots: u8::try_from(field.slots)?,
+        path: field.path.iter().map(hash).collect::<anyhow::Result<_>>()?,
+    })
+}
+
+impl OpenArgs {
+    fn slots(&self) -> Vec<Slot> {
+        let named = |name: &String| FIELDS.iter().find(|(field, _)| field == name).map(|(_, slot)| *slot);
+        self.fields.iter().filter_map(named).collect()
+    }
+
+    fn checkpoint(&self) -> anyhow::Result<Option<Checkpoint>> {
+        self.checkpoint.as_deref().map(|path| Ok(Checkpoint::parse(&text(path)?)?)).transpose()
+    }
+
+    fn write(&self, file: &OpeningFile) -> anyhow::Result<ExitCode> {
+        match &self.out {
+            None => print!("{}", file.to_text()),
+            Some(path) => {
+                // It names a person: for its owner only, until they pass it on.
+                let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+                out.and_then(|mut out| out.write_all(file.to_text().as_bytes()))
+                    .with_context(|| format!("writing {}", path.display()))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 pub(super) fn check(args: &CheckArgs, format: Format) -> anyhow::Result<ExitCode> {

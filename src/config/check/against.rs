@@ -80,8 +80,8 @@ pub(super) struct Facts<'a> {
     pub(super) catalogue: &'a Catalogue,
 }
 
-/// The node's own service: the provider is the node itself, the methods are known.
-fn check_subject_access(placed: &Placed<Grant>, problems: &mut Vec<Problem>) {
+/// A service of the node's own: the provider is the node itself, the methods are known.
+fn check_own_service(placed: &Placed<Grant>, methods: &[&str], problems: &mut Vec<Problem>) {
     let grant = &placed.value;
     if grant.provider.name() != subject::PROVIDER {
         let what = format!("{} is the node's own service, not one of {}", grant.service, grant.provider);
@@ -89,7 +89,7 @@ fn check_subject_access(placed: &Placed<Grant>, problems: &mut Vec<Problem>) {
         problems.push(placed.mismatch("provider", what, &remedy));
     }
     if let Methods::Named(names) = &grant.methods {
-        for name in names.iter().filter(|name| !subject::METHODS.contains(&name.as_str())) {
+        for name in names.iter().filter(|name| !methods.contains(&name.as_str())) {
             let what = format!("{} has no method {name}", grant.service);
             problems.push(placed.mismatch("methods", what, "correct its name, or remove it"));
         }
@@ -105,8 +105,8 @@ impl Facts<'_> {
                 Consumer::System(system) => self.check_system(placed, "consumer", system, problems),
                 Consumer::Member(member) => self.check_member(placed, "consumer", member, problems),
             }
-            if grant.service == subject::SERVICE {
-                check_subject_access(placed, problems);
+            if let Some(methods) = subject::methods(&grant.service) {
+                check_own_service(placed, methods, problems);
                 continue;
             }
             self.check_system(placed, "provider", &grant.provider, problems);

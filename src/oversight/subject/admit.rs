@@ -6,14 +6,23 @@ use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::find::is_subject;
-use super::{SERVICE, SubjectService, now_unix_ms};
+use super::{SubjectService, now_unix_ms};
 use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Side, Slot};
 use crate::oversight::status;
 use crate::policy::{Denial, Publication};
-use crate::proto::kopuro::audit::v1::ListExchangesRequest;
 use crate::trust::certificate::PeerIdentity;
+
+/// What a question is about.
+#[derive(Default)]
+pub(super) struct About {
+    /// The person; empty where it is about none.
+    pub(super) subject: Zeroizing<Vec<u8>>,
+    /// The question's own entry shows no more than entries of this class do.
+    pub(super) class: Publication,
+}
 
 /// Why a caller may not ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,34 +42,32 @@ impl From<Denial> for NotPermitted {
 }
 
 impl SubjectService {
-    /// Logs the question, and lets it through where a grant allows it.
-    pub(super) async fn admit(
+    /// Logs the question and lets it through where a grant allows it.
+    pub(super) async fn admit<R: Message>(
         &self,
+        service: &str,
         method: &str,
-        request: Request<ListExchangesRequest>,
-    ) -> Result<ListExchangesRequest, Status> {
+        request: Request<R>,
+        about: &About,
+    ) -> Result<R, Status> {
         let Some(peer) = request.extensions().get::<Arc<PeerIdentity>>().cloned() else {
             return Err(Status::unauthenticated("no verified client certificate"));
         };
         let address = request.remote_addr();
-        let permitted = (self.permit)(&peer, method, text(request.metadata(), "kopuro-purpose"));
+        let permitted = (self.permit)(&peer, service, method, text(request.metadata(), "kopuro-purpose"));
 
         let mut draft = Draft::new(Kind::Audit, Uuid::now_v7(), now_unix_ms(), &ExchangeKey::generate());
         draft.consumer = peer.identity.to_string();
         draft.provider = self.member.to_string();
-        draft.service = SERVICE.into();
+        draft.service = service.into();
         draft.method = method.into();
-        draft.publication = entry::Publication::Public;
         // What the answer turns out to be is not logged: that they looked is.
         draft.outcome = Outcome::Ok;
+        let mut class = about.class;
         match &permitted {
             Ok(grant) => {
                 draft.legal_basis.clone_from(&grant.legal_basis.code);
-                (draft.publication, draft.delay_days) = match grant.publication {
-                    Publication::Public => (entry::Publication::Public, 0),
-                    Publication::Delayed { days } => (entry::Publication::Delayed, days),
-                    Publication::Sealed => (entry::Publication::Sealed, 0),
-                };
+                class = class.stricter(grant.publication);
             }
             Err(refused) => {
                 draft.outcome = Outcome::Refused;
@@ -69,6 +76,11 @@ impl SubjectService {
                 draft.side = Side::Provider;
             }
         }
+        (draft.publication, draft.delay_days) = match class {
+            Publication::Public => (entry::Publication::Public, 0),
+            Publication::Delayed { days } => (entry::Publication::Delayed, days),
+            Publication::Sealed => (entry::Publication::Sealed, 0),
+        };
         for (slot, name) in [(Slot::User, "kopuro-user"), (Slot::Case, "kopuro-case")] {
             if let Some(value) = text(request.metadata(), name) {
                 draft.set(slot, value);
@@ -76,8 +88,8 @@ impl SubjectService {
         }
         let request = request.into_inner();
         draft.set(Slot::Query, query(&request));
-        if is_subject(&request.subject) {
-            draft.set(Slot::Subject, request.subject.clone());
+        if is_subject(&about.subject) {
+            draft.set(Slot::Subject, about.subject.to_vec());
         }
         if let Some(address) = address {
             draft.set(Slot::Address, address.ip().to_string());
@@ -94,7 +106,7 @@ impl SubjectService {
 }
 
 fn text<'m>(metadata: &'m MetadataMap, name: &str) -> Option<&'m str> {
-    metadata.get(name)?.to_str().ok().filter(|text| is_subject(text))
+    metadata.get(name)?.to_str().ok().filter(|text| is_subject(text.as_bytes()))
 }
 
 /// The request's bytes; of one too large for an entry, its beginning.

@@ -154,7 +154,7 @@ impl Wanted {
 // === Requests and page tokens ===
 
 pub(super) fn wanted(request: &ListExchangesRequest, now_unix_ms: i64) -> Result<Wanted, Status> {
-    if !is_subject(&request.subject) {
+    if !is_subject(request.subject.as_bytes()) {
         return Err(invalid("a subject is 1 to 256 characters of visible ASCII"));
     }
     let until = request.until_unix_ms;
@@ -168,8 +168,8 @@ pub(super) fn wanted(request: &ListExchangesRequest, now_unix_ms: i64) -> Result
 }
 
 /// What `kopuro-subject` takes.
-pub(super) fn is_subject(subject: &str) -> bool {
-    (1..=LONGEST).contains(&subject.len()) && subject.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+pub(super) fn is_subject(subject: &[u8]) -> bool {
+    (1..=LONGEST).contains(&subject.len()) && subject.iter().all(|byte| (0x20..0x7f).contains(byte))
 }
 
 pub(super) fn page_size(size: u32) -> Result<usize, Status> {
