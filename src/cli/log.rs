@@ -1,7 +1,9 @@
 //! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder.
 
+mod opening;
 mod print;
 mod source;
+mod subject;
 mod verify;
 
 use std::path::PathBuf;
@@ -23,7 +25,10 @@ Examples:
   kopuro log query --node https://127.0.0.1:7443 --cert auditor.pem --key auditor.key --ca root.pem --outcome refused
   kopuro log query --data data --from 2026-11-24T00:00:00+06:00 --consumer KG/GOV/70000006 --format csv
   kopuro log show --data data 0193…  |  kopuro log tail --config auditor.toml -f
-  kopuro log verify --data data --vkey 'gw.civil.kg/log+…'")]
+  kopuro log verify --data data --vkey 'gw.civil.kg/log+…'
+  kopuro log open --data data --index 7 --field subject -o opening.json
+  kopuro log check-opening opening.json --vkey 'gw.civil.kg/log+…'
+  kopuro log subject --data data --subject 20109198714151")]
 pub(super) struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -63,6 +68,12 @@ enum Command {
         #[arg(long, value_name = "KEY")]
         vkey: String,
     },
+    /// Make a file that opens fields of one entry to somebody outside
+    Open(opening::OpenArgs),
+    /// Verify such a file
+    CheckOpening(opening::CheckArgs),
+    /// Find the exchanges that concerned a person
+    Subject(subject::SubjectArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -175,8 +186,21 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn log(args: Args) -> anyhow::Result<ExitCode> {
-    if let (Command::Verify { vkey }, Some(folder)) = (&args.command, &args.data) {
-        return verify::folder(folder, vkey);
+    match (&args.command, &args.data) {
+        (Command::Verify { vkey }, Some(folder)) => return verify::folder(folder, vkey),
+        (Command::CheckOpening(check), _) => return opening::check(check, args.format),
+        (Command::Open(open), Some(folder)) => return opening::open(folder, open),
+        (Command::Open(open), None) => return opening::open_at_node(args.connect.connect().await?, open).await,
+        (Command::Subject(subject), Some(folder)) => {
+            subject::folder(folder, subject, &mut Printer::new(args.format))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (Command::Subject(subject), None) => {
+            let channel = args.connect.connect().await?;
+            subject::node(channel, subject, &mut Printer::new(args.format)).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let mut source = match &args.data {
         Some(folder) => Source::folder(folder)?,
@@ -234,6 +258,8 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Stats(filter) => printer.stats(&source.stats(filter.filter()).await?)?,
         Command::Verify { vkey } => return verify::node(&mut source, &vkey).await,
+        // Done above: they need no source, or another.
+        Command::Open(_) | Command::CheckOpening(_) | Command::Subject(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,7 +28,7 @@ enum Command {
     /// Call a service through a node by hand
     Call(Box<call::Args>),
     /// Query, watch and verify a node's log
-    Log(log::Args),
+    Log(Box<log::Args>),
     /// Keys and certificates of a federation
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
@@ -43,7 +43,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Node(args) => node::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
-        Command::Log(args) => log::run(args),
+        Command::Log(args) => log::run(*args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
         Command::Witness(args) => witness::run(args),

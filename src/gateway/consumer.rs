@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Gateway;
 use super::accept::Caller;
 use super::body::{Answer, Arriving};
-use super::exchange::{Class, Exchange};
+use super::exchange::Exchange;
 use super::forward::Hop;
 use super::leg::{self, Leg, Next, Plan};
 use super::metadata::{self, CallMetadata};
@@ -83,7 +83,7 @@ fn authorise(
     let rule = view.outbound.decide(consumer, &provider, &exchange.service, &exchange.method).map_err(denied)?;
     let purpose = call.purpose.clone().or_else(|| rule.purpose.clone());
     purpose.clone().unwrap_or_default().clone_into(&mut exchange.legal_basis);
-    exchange.class = rule.publication.map_or(Class::PUBLIC, Class::from);
+    exchange.class = rule.publication.unwrap_or_default();
 
     let next = if provider.member() == &view.member {
         Next::Local(view.clone())

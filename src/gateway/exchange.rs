@@ -27,9 +27,10 @@ use super::metadata::CallMetadata;
 use super::peer_log::PeerLog;
 use super::proofs;
 use super::refusal::Refusal;
-use crate::log::entry::{Draft, ExchangeKey, Kind, Outcome, Publication, Record, Side, Slot};
+use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
 use crate::log::entry_proof::EntryProof;
 use crate::log::{Appended, Log};
+use crate::policy::Publication;
 use crate::telemetry::metrics::{NodeMetrics, Stage};
 use crate::trust::identity::MemberId;
 
@@ -84,60 +85,6 @@ impl Recorder {
     }
 }
 
-/// Publication class as the grant gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Class {
-    pub(super) publication: Publication,
-    pub(super) delay_days: u32,
-}
-
-impl Class {
-    pub(super) const PUBLIC: Self = Self { publication: Publication::Public, delay_days: 0 };
-
-    /// The one that publishes less.
-    pub(super) fn stricter(self, other: Self) -> Self {
-        let rank = |class: &Self| (class.publication as i32, class.delay_days);
-        if rank(&other) > rank(&self) { other } else { self }
-    }
-}
-
-impl From<crate::policy::Publication> for Class {
-    fn from(publication: crate::policy::Publication) -> Self {
-        match publication {
-            crate::policy::Publication::Public => Self::PUBLIC,
-            crate::policy::Publication::Delayed { days } => {
-                Self { publication: Publication::Delayed, delay_days: days }
-            }
-            crate::policy::Publication::Sealed => Self { publication: Publication::Sealed, delay_days: 0 },
-        }
-    }
-}
-
-impl std::fmt::Display for Class {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.publication {
-            Publication::Sealed => f.write_str("sealed"),
-            Publication::Delayed => write!(f, "delayed {}", self.delay_days),
-            _ => f.write_str("public"),
-        }
-    }
-}
-
-impl std::str::FromStr for Class {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.split_once(' ') {
-            None if text == "public" => Ok(Self::PUBLIC),
-            None if text == "sealed" => Ok(Self { publication: Publication::Sealed, delay_days: 0 }),
-            Some(("delayed", days)) => {
-                Ok(Self { publication: Publication::Delayed, delay_days: days.parse().map_err(|_| ())? })
-            }
-            _ => Err(()),
-        }
-    }
-}
-
 /// How an exchange ended.
 #[derive(Debug, Clone)]
 pub(super) struct Ending {
@@ -161,7 +108,8 @@ pub(super) struct Exchange {
     pub(super) service: String,
     pub(super) method: String,
     pub(super) legal_basis: String,
-    pub(super) class: Class,
+    /// What of it is published, and when.
+    pub(super) class: Publication,
     private: Vec<(Slot, zeroize::Zeroizing<Vec<u8>>)>,
     request: Totals,
     metrics: Arc<NodeMetrics>,
@@ -207,7 +155,7 @@ impl Exchange {
             service: String::new(),
             method: String::new(),
             legal_basis: String::new(),
-            class: Class::PUBLIC,
+            class: Publication::Public,
             private: vec![(Slot::Address, zeroize::Zeroizing::new(address.into_bytes()))],
             request: Totals::default(),
         }
@@ -362,8 +310,7 @@ impl Exchange {
         draft.service.clone_from(&self.service);
         draft.method.clone_from(&self.method);
         draft.legal_basis.clone_from(&self.legal_basis);
-        draft.publication = self.class.publication;
-        draft.delay_days = self.class.delay_days;
+        (draft.publication, draft.delay_days) = recorded(self.class);
         for (slot, value) in &self.private {
             draft.set(*slot, value.to_vec());
         }
@@ -392,13 +339,22 @@ impl std::fmt::Debug for Exchange {
     }
 }
 
+/// A class as entries have it.
+pub(super) fn recorded(class: Publication) -> (entry::Publication, u32) {
+    match class {
+        Publication::Public => (entry::Publication::Public, 0),
+        Publication::Delayed { days } => (entry::Publication::Delayed, days),
+        Publication::Sealed => (entry::Publication::Sealed, 0),
+    }
+}
+
 /// The node's clock, milliseconds since the Unix epoch.
 pub(super) fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Closes an exchange that a crash left open.
-pub(super) fn interrupted(opening: &crate::log::entry::Entry, id: Uuid) -> Record {
+pub(super) fn interrupted(opening: &entry::Entry, id: Uuid) -> Record {
     let side = if opening.kind() == Kind::RequestSent { Side::Consumer } else { Side::Provider };
     let mut draft = Draft::new(Kind::Failed, id, unix_ms(), &ExchangeKey::generate());
     draft.consumer.clone_from(&opening.consumer);

@@ -205,6 +205,9 @@ impl Leg {
         let Plan { consumer, provider, call, .. } = &self.plan;
         forward::mark(headers, &self.exchange);
         headers.remove(metadata::PUBLICATION);
+        if self.exchange.side() == Side::Consumer {
+            metadata::put(headers, metadata::PUBLICATION, &self.exchange.class.to_string());
+        }
         metadata::put(headers, metadata::CONSUMER, consumer.as_str());
         metadata::put(headers, metadata::PROVIDER, provider.as_str());
         let said = [(metadata::USER, &call.user), (metadata::SUBJECT, &call.subject), (metadata::CASE, &call.case)];

@@ -35,8 +35,9 @@ use super::view::View;
 use crate::config::{self, Loaded, NodeConfig};
 use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
-use crate::log::{Log, LogError, LogHealth, LogOptions};
+use crate::log::{Log, LogError, LogHealth, LogOptions, due};
 use crate::oversight::audit::{AuditLimits, AuditService};
+use crate::oversight::subject::{self, SubjectLimits, SubjectService};
 use crate::policy::CallerLimits;
 use crate::schema::Catalogue;
 use crate::telemetry::metrics::{Listener as Role, NodeMetrics};
@@ -222,7 +223,8 @@ impl Node {
             tokio::spawn(reload.clone().follow(drain.clone())),
             tokio::spawn(node_log::follow(gateway.clone(), contradictions, health.clone(), abort.clone())),
         ];
-        let parts = log.map(|(log, _, follower)| {
+        let parts = log.map(|(log, index, follower)| {
+            background.push(tokio::spawn(due::run(log.clone(), index, drain.clone())));
             // Known before the node calls itself ready.
             tell_log(&log.health().borrow(), &health);
             background.push(tokio::spawn(watch_log(log.health(), health.clone())));
@@ -334,12 +336,12 @@ fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
         let mut newest = i64::MIN;
         let mut at = start;
         while at < end {
-            let entries = log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
+            let entries = log.read_seen(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
             if entries.is_empty() {
                 break;
             }
             at += entries.len() as u64;
-            for entry in entries.into_iter().filter_map(|bytes| Entry::decode(bytes).ok()) {
+            for entry in entries.iter().filter_map(|seen| Entry::decode(seen.whole()).ok()) {
                 newest = newest.max(entry.time_unix_ms);
                 if let (Kind::RequestReceived, Ok(id)) = (entry.kind(), Uuid::from_slice(&entry.exchange_id)) {
                     // Too old or twice: nothing to remember.
@@ -378,13 +380,23 @@ fn own_services(
         })
     };
     let reflection = Reflection::new(catalogue.clone(), may_call)?;
-    let audit = log.map(|(log, index, _)| {
+    let own = log.map(|(log, index, _)| {
+        let gateway_of_subject = Arc::downgrade(gateway);
+        let permit: subject::Permit =
+            Arc::new(move |peer, service, method, purpose| match gateway_of_subject.upgrade() {
+                Some(gateway) => gateway.view().own_grant(&peer.identity, service, method, purpose),
+                None => Err(crate::policy::Denial::NoGrant.into()),
+            });
         let gateway_of_audit = Arc::downgrade(gateway);
         let is_auditor = Arc::new(move |peer: &crate::trust::certificate::PeerIdentity| {
             gateway_of_audit.upgrade().is_some_and(|gateway| gateway.view().directory.is_auditor(&peer.identity))
         });
         let member = gateway.view().member.clone();
-        AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone())
+        let limits = SubjectLimits::default();
+        let subject = SubjectService::new(log.clone(), index.clone(), member.clone(), permit, limits);
+        let audit =
+            AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone());
+        (audit, subject)
     });
     let node_log = log.map(|(log, ..)| {
         let gateway = Arc::downgrade(gateway);
@@ -393,16 +405,17 @@ fn own_services(
         });
         NodeLogService::new(log.clone(), is_node)
     });
-    Ok(OwnServices::new(&Health::new(ready), &reflection, audit, node_log))
+    Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log))
 }
 
-/// Services that a system may call, as far as this node's outbound list says.
+/// Services that a system may call, as far as this node's outbound list says; and subject access, where it is granted.
 fn callable(view: &View, system: &SystemId) -> Vec<String> {
     let allowed = |service: &&Arc<crate::schema::Service>| {
         let offers = service.offers().iter();
         offers.clone().any(|offer| view.outbound.callable_by(system, &offer.provider, service.name()).is_some())
     };
-    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).collect()
+    let own = view.own_callable(system);
+    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).chain(own).collect()
 }
 
 async fn watch_log(mut log: watch::Receiver<LogHealth>, health: telemetry::Health) {

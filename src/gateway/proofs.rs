@@ -10,9 +10,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Code;
 
-use super::exchange::{Exchange, sizes};
+use super::exchange::{Exchange, recorded, sizes};
 use super::framing::Totals;
-use super::metadata::{self, CallMetadata};
+use super::metadata::{self, CallMetadata, NodeMetadata};
 use super::peer_log::{Distrust, PeerLog};
 use super::refusal::Refusal;
 use crate::log::Checkpoint;
@@ -65,6 +65,7 @@ pub(super) fn request(
     log: &PeerLog,
     proof: Option<&HeaderValue>,
     exchange: &mut Exchange,
+    node: &NodeMetadata,
     call: &CallMetadata,
 ) -> Result<Proven, Refusal> {
     let code = Code::PermissionDenied;
@@ -74,6 +75,9 @@ pub(super) fn request(
     let entry = proven.entry();
     if entry.legal_basis != call.purpose.as_deref().unwrap_or_default() {
         return Err(invalid("its entry has another legal basis than the call".into()));
+    }
+    if (entry.publication(), entry.delay_days) != recorded(node.publication) {
+        return Err(invalid("its entry is of another publication class than it says".into()));
     }
     for (slot, said) in [(Slot::Subject, &call.subject), (Slot::User, &call.user), (Slot::Case, &call.case)] {
         if let Some(value) = said {

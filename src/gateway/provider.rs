@@ -83,6 +83,8 @@ fn authorise(
         check_consumer(caller, &node)?;
     }
     node.consumer.as_str().clone_into(&mut exchange.consumer);
+    // Until the grant is known, at least as little is shown of the call as the consumer shows.
+    exchange.class = node.publication;
     exchange.set_call(&call);
     if !view.directory.has_system(&node.consumer) {
         return Err(Refusal::not_in_directory(&node.consumer));
@@ -114,7 +116,7 @@ fn authorise(
     }
     exchange.members = Some((node.consumer.member().clone(), provider.member().clone()));
     let proven = match exchange.peer_log.clone() {
-        Some(log) => Some(proofs::request(&log, proof.as_ref(), exchange, &call)?),
+        Some(log) => Some(proofs::request(&log, proof.as_ref(), exchange, &node, &call)?),
         None => None,
     };
     let (service_name, method_name) = (exchange.service.as_str(), exchange.method.as_str());
@@ -122,12 +124,14 @@ fn authorise(
     let offer = service.offer(&provider).ok_or_else(|| Refusal::provider_unknown(&provider, service_name))?;
     let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
 
+    let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
     let grant = view
         .grants
         .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
-        .map_err(|denial| Refusal::denied(&denial, &node.consumer, service_name, method_name))?;
+        .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
-    exchange.class = grant.publication.into();
+    exchange.class = grant.publication;
+    grant.check_recorded(node.publication).map_err(denied)?;
 
     let backend = view
         .backend(&provider)

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Loaded, NodeConfig};
-use crate::policy::{Grants, Outbound};
+use crate::oversight::subject::{self, NotPermitted};
+use crate::policy::{Denial, Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
+use super::exchange::unix_ms;
 use super::node::NodeError;
 use super::peer_log::{PeerLog, PeerLogs};
 use super::upstream::{Connections, Upstream, UpstreamLimits};
@@ -109,6 +111,29 @@ impl View {
     /// That node's log.
     pub(super) fn log_of(&self, identity: &Identity) -> Option<&Arc<PeerLog>> {
         self.node(identity).map(|node| &node.log)
+    }
+
+    /// The grant that lets a caller call a service of the node's own: subject access, openings.
+    pub(super) fn own_grant(
+        &self,
+        caller: &Identity,
+        service: &str,
+        method: &str,
+        purpose: Option<&str>,
+    ) -> Result<Grant, NotPermitted> {
+        let Identity::System(system) = caller else { return Err(Denial::NoGrant.into()) };
+        if !self.directory.has_system(system) {
+            let text = format!("{system} is not listed in the directory");
+            return Err(NotPermitted { code: tonic::Code::Unauthenticated, reason: "NOT_IN_DIRECTORY", text });
+        }
+        let node = self.member.system(subject::PROVIDER).map_err(|_| Denial::NoGrant)?;
+        Ok(self.grants.decide(system, &node, service, method, purpose, unix_ms()).cloned()?)
+    }
+
+    /// For which of them it has such a grant now.
+    pub(super) fn own_callable(&self, system: &SystemId) -> Vec<String> {
+        let granted = self.grants.callable_by(system, unix_ms());
+        granted.into_keys().filter(|name| subject::methods(name).is_some()).map(str::to_owned).collect()
     }
 
     /// A system of this member.

@@ -15,7 +15,8 @@ use prost::Message;
 use super::Appended;
 use super::checkpoint::Checkpoint;
 use super::commitment::Opening;
-use super::entry::{Entry, Slot};
+use super::entry::{Entry, OpenedEntry, Slot};
+use super::hidden::{self, OpenedError};
 use super::proof::{self, ProofError};
 use super::tree::Hash;
 use crate::proto::kopuro::log::v1 as wire;
@@ -38,6 +39,9 @@ pub enum EntryProofError {
     /// The entry is not in the checkpoint's tree.
     #[error("the entry is not in the tree of the checkpoint: {0}")]
     Inclusion(ProofError),
+    /// The entry hides its fields, and what is shown of them is not what it commits to.
+    #[error("of what its entry hides: {0}")]
+    Hidden(OpenedError),
     /// An opening is not of the entry's commitment.
     #[error("the opening of slot {0} is not of the entry's commitment")]
     Opening(u32),
@@ -110,7 +114,11 @@ impl EntryProof {
         let path = hashes(&path)?;
         proof::verify_inclusion(Hash::of_leaf(&bytes), index, checkpoint.size, &path, checkpoint.root)
             .map_err(EntryProofError::Inclusion)?;
-        let entry = Entry::decode(bytes).map_err(|_| EntryProofError::Malformed("its entry is no Entry"))?;
+        let entry = if hidden::is_hidden(&bytes) {
+            hidden::verify_opened(&opened(index, &openings)?, &bytes).map_err(EntryProofError::Hidden)?
+        } else {
+            Entry::decode(bytes).map_err(|_| EntryProofError::Malformed("its entry is no Entry"))?
+        };
         let commitment = entry.commitment.as_ref().try_into().map(Hash);
         let commitment = commitment.map_err(|_| EntryProofError::Malformed("its entry's commitment"))?;
         Ok(Proven { entry, commitment, openings })
@@ -138,6 +146,20 @@ impl Proven {
         };
         opened.verify(self.commitment).map_err(|_| EntryProofError::OtherValue(slot))
     }
+}
+
+/// What a hidden entry hides, as the other side may see it: it is of its own exchange.
+fn opened(index: u64, openings: &[wire::SlotOpening]) -> Result<OpenedEntry, EntryProofError> {
+    let opening = openings.iter().find(|opening| opening.slot == Slot::Hidden as u32);
+    let opening = opening.ok_or(EntryProofError::NotOpened(Slot::Hidden))?;
+    let path = hashes(&opening.path)?;
+    Ok(OpenedEntry {
+        index,
+        hidden: opening.value.clone(),
+        salt: opening.salt.clone(),
+        slots: opening.slots,
+        path: path.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect(),
+    })
 }
 
 fn concatenated(hashes: &[Hash]) -> Bytes {

@@ -12,10 +12,11 @@
 //! ```text
 //! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
-//! tile        C2SP tiles and bundles       (pure)
-//! entry_proof what a node shows another        (pure)
+//! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
+//! entry_proof what a node shows another    (pure)
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
+//! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
 //! ```
 
@@ -34,11 +35,14 @@ pub mod checkpoint;
 pub mod closed;
 mod commit;
 pub mod commitment;
+pub mod due;
 pub mod entry;
 pub mod entry_proof;
 mod error;
 mod head;
+pub mod hidden;
 pub mod index;
+pub mod opening;
 pub mod proof;
 mod recovery;
 mod seal;
@@ -56,6 +60,7 @@ pub use entry::Record;
 use entry::{Entry, MAX_ENTRY, Side};
 pub use error::{AppendError, LogError, LogHealth};
 use head::Head;
+use hidden::Seen;
 use seal::Seal;
 use shared::{Shared, StoredTree};
 use sled_store::SledStore;
@@ -164,7 +169,12 @@ impl Log {
         }
         let store = SledStore::open(&folder)?;
         let mut open_exchanges = recovery::OpenTracker::default();
-        let on_entry = |index, entry: &[u8]| open_exchanges.entry(index, entry);
+        // To see whole what delayed and sealed entries hide; that the key is there where it must be is checked below.
+        let early_seal = Seal::open(&folder, false).ok();
+        let on_entry = |index, stored: &Stored| match early_seal.as_ref().and_then(|seal| hidden_half(seal, stored)) {
+            Some(private) => open_exchanges.entry(index, &Seen::new(stored.entry.clone(), Some(&private)).whole()),
+            None => open_exchanges.entry(index, &stored.entry),
+        };
         let agreed = recovery::agree(&store, &signer.verifier(), &folder.join(head::FILE), false, on_entry)?;
         let replay = agreed.replay;
         let size = replay.edge.size();
@@ -263,6 +273,25 @@ impl Log {
         private.ok_or_else(|| LogError::Damaged { index, what: "its private half does not open".into() })
     }
 
+    /// As [`Self::read`], with what delayed and sealed entries hide; only their private halves are opened.
+    pub fn read_seen(&self, from: u64, max_entries: usize) -> Result<Vec<Seen>, LogError> {
+        let size = self.shared.size();
+        let entries = self.shared.with_store(|store| store::read(store, from, size, max_entries, READ_BYTES))?;
+        Ok(entries.into_iter().map(|stored| seen(Some(&self.shared.seal), stored)).collect())
+    }
+
+    /// As [`Self::read`], each entry with its private half (encoded [`entry::PrivateFields`]); none where that is gone.
+    pub fn read_with_private(&self, from: u64, max_entries: usize) -> Result<Vec<(Bytes, PrivateHalf)>, LogError> {
+        let size = self.shared.size();
+        let entries = self.shared.with_store(|store| store::read(store, from, size, max_entries, READ_BYTES))?;
+        Ok(entries.into_iter().map(|stored| with_private(Some(&self.shared.seal), stored)).collect())
+    }
+
+    /// What stands for a subject in the index of subjects.
+    pub fn pseudonym(&self, subject: &[u8]) -> index::Pseudonym {
+        self.shared.seal.pseudonym(subject)
+    }
+
     /// The inclusion proof of an entry in the tree of the first `size` entries. Blocks shortly.
     pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
         self.prove(size, |tree| proof::inclusion(tree, index, size))
@@ -312,7 +341,7 @@ impl Log {
             return Err(LogError::Beyond { asked: size, size: durable });
         }
         self.shared.with_store(|store| {
-            make(&mut StoredTree::new(&self.shared, store)).map_err(|error| match error {
+            make(&mut StoredTree::new(&self.shared.tiles, store, durable)).map_err(|error| match error {
                 proof::MakeError::Beyond(asked, size) => LogError::Beyond { asked, size },
                 proof::MakeError::Source(error) => error,
             })
@@ -324,6 +353,25 @@ impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log").field("size", &self.shared.size()).finish_non_exhaustive()
     }
+}
+
+/// An entry's private half, opened; none where it, or its key, is gone.
+pub type PrivateHalf = Option<Zeroizing<Vec<u8>>>;
+
+/// The private half of an entry that hides its fields; none of any other, which is not opened.
+fn hidden_half(seal: &Seal, stored: &Stored) -> PrivateHalf {
+    let hides = hidden::is_hidden(&stored.entry);
+    hides.then(|| seal.open_sealed(&Hash::of_leaf(&stored.entry), &stored.sealed)).flatten()
+}
+
+fn seen(seal: Option<&Seal>, stored: Stored) -> Seen {
+    let private = seal.and_then(|seal| hidden_half(seal, &stored));
+    Seen::new(stored.entry, private.as_ref().map(|private| private.as_slice()))
+}
+
+fn with_private(seal: Option<&Seal>, stored: Stored) -> (Bytes, PrivateHalf) {
+    let private = seal.and_then(|seal| seal.open_sealed(&Hash::of_leaf(&stored.entry), &stored.sealed));
+    (stored.entry, private)
 }
 
 /// The tree before a commit and the leaves it added: enough for the proof of each of them.

@@ -26,7 +26,7 @@ use super::checkpoint::Checkpoint;
 use super::entry::{Entry, Kind, Side};
 use super::error::LogError;
 use super::head::Found;
-use super::store::{Run, Store};
+use super::store::{Run, Store, Stored};
 use super::tree::{Hash, RightEdge, Tiles};
 use crate::trust::note::Verifier;
 
@@ -49,7 +49,7 @@ impl Replay {
     pub(super) fn run(
         store: &dyn Store,
         origin: &str,
-        mut on_entry: impl FnMut(u64, &[u8]),
+        mut on_entry: impl FnMut(u64, &Stored),
         mut on_commit: impl FnMut(&Checkpoint) -> Result<(), LogError>,
     ) -> Result<Self, LogError> {
         let mut replay = Self::default();
@@ -75,7 +75,7 @@ impl Replay {
         &mut self,
         run: Run,
         origin: &str,
-        on_entry: &mut impl FnMut(u64, &[u8]),
+        on_entry: &mut impl FnMut(u64, &Stored),
         on_commit: &mut impl FnMut(&Checkpoint) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         let expected = self.edge.size();
@@ -88,7 +88,7 @@ impl Replay {
         }
         let Self { edge, tiles, .. } = self;
         for stored in &run.entries {
-            on_entry(edge.size(), &stored.entry);
+            on_entry(edge.size(), stored);
             edge.push_merging(Hash::of_leaf(&stored.entry), |level, index, hash| tiles.note(level, index, hash));
         }
         let Some((roots, note)) = run.end else { return Ok(()) };
@@ -130,7 +130,7 @@ pub(super) fn agree(
     log: &Verifier,
     head_path: &std::path::Path,
     check_all_signatures: bool,
-    on_entry: impl FnMut(u64, &[u8]),
+    on_entry: impl FnMut(u64, &Stored),
 ) -> Result<Agreed, LogError> {
     let head = store.head()?;
     let head_checkpoint = match &head {
@@ -199,7 +199,7 @@ pub(super) struct OpenTracker {
 }
 
 impl OpenTracker {
-    /// Takes note of an entry. One that cannot be decoded opens and closes nothing.
+    /// Takes note of a whole entry. One that cannot be decoded, or whose fields stay hidden, opens and closes nothing.
     pub(super) fn entry(&mut self, index: u64, bytes: &[u8]) {
         let Ok(entry) = Entry::decode(bytes) else {
             tracing::warn!(index, "an entry is no protobuf of this version");

@@ -11,9 +11,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::error::LogError;
+use super::index::Pseudonym;
 use super::tree::Hash;
 
 /// What sealing adds to a private half.
@@ -22,8 +25,15 @@ pub(super) const OVERHEAD: usize = 16;
 /// The key file's name in the data folder.
 pub(super) const KEY_FILE: &str = "seal.key";
 
+/// What the key for pseudonyms is derived by.
+const PSEUDONYM: &[u8] = b"kopuro/subject/v1";
+
 /// The sealing key of one data folder.
-pub(super) struct Seal(LessSafeKey);
+pub(super) struct Seal {
+    aead: LessSafeKey,
+    /// For pseudonyms of subjects: HMAC-SHA256 of the key and [`PSEUDONYM`].
+    pseudonym: Hmac<Sha256>,
+}
 
 impl Seal {
     /// Reads the folder's key; makes one where there is none and `may_create`, that is while nothing is sealed yet.
@@ -47,23 +57,33 @@ impl Seal {
             }
             Err(error) => return Err(LogError::io(path)(error)),
         }
+        let pseudonym: Zeroizing<[u8; 32]> =
+            Zeroizing::new(keyed(&*key).chain_update(PSEUDONYM).finalize().into_bytes().into());
         let key = UnboundKey::new(&AES_256_GCM_SIV, &*key);
         let key = key.map_err(|_| LogError::SealingKey { path, what: "refused by the cipher" })?;
-        Ok(Self(LessSafeKey::new(key)))
+        Ok(Self { aead: LessSafeKey::new(key), pseudonym: keyed(&*pseudonym) })
+    }
+
+    /// What stands for a subject in the index: nobody without the key can tell whose it is.
+    pub(super) fn pseudonym(&self, subject: &[u8]) -> Pseudonym {
+        let mac = self.pseudonym.clone().chain_update(subject).finalize().into_bytes();
+        let mut pseudonym = [0; 16];
+        pseudonym.copy_from_slice(&mac[..16]);
+        pseudonym
     }
 
     /// Seals a private half beside the entry with this leaf hash.
     pub(super) fn seal(&self, leaf: &Hash, private: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = Vec::with_capacity(private.len() + OVERHEAD);
         sealed.extend_from_slice(private);
-        self.0.seal_in_place_append_tag(nonce(leaf), Aad::from(leaf.0), &mut sealed).ok()?;
+        self.aead.seal_in_place_append_tag(nonce(leaf), Aad::from(leaf.0), &mut sealed).ok()?;
         Some(sealed)
     }
 
     /// Opens what was sealed beside the entry with this leaf hash; none where it is damaged or another key's.
     pub(super) fn open_sealed(&self, leaf: &Hash, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let mut private = Zeroizing::new(sealed.to_vec());
-        let length = self.0.open_in_place(nonce(leaf), Aad::from(leaf.0), &mut private).ok()?.len();
+        let length = self.aead.open_in_place(nonce(leaf), Aad::from(leaf.0), &mut private).ok()?.len();
         private.truncate(length);
         Some(private)
     }
@@ -73,6 +93,10 @@ impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Seal(…)")
     }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
 fn nonce(leaf: &Hash) -> Nonce {

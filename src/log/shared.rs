@@ -85,7 +85,7 @@ impl Shared {
 
 /// The log's tree as a source of proofs: tiles from memory, what is smaller from the entries in the store.
 pub(super) struct StoredTree<'a> {
-    shared: &'a Shared,
+    tiles: &'a RwLock<Tiles>,
     store: &'a dyn Store,
     size: u64,
     /// The leaves of the tile last read, and its number: a proof asks for several subtrees of one tile.
@@ -93,8 +93,8 @@ pub(super) struct StoredTree<'a> {
 }
 
 impl<'a> StoredTree<'a> {
-    pub(super) fn new(shared: &'a Shared, store: &'a dyn Store) -> Self {
-        Self { shared, store, size: shared.size(), tile: None }
+    pub(super) fn new(tiles: &'a RwLock<Tiles>, store: &'a dyn Store, size: u64) -> Self {
+        Self { tiles, store, size, tile: None }
     }
 
     fn leaves(&mut self, tile: u64) -> Result<&[Hash], LogError> {
@@ -115,7 +115,7 @@ impl Subtrees for StoredTree<'_> {
     fn complete(&mut self, level: u32, index: u64) -> Result<Hash, LogError> {
         let beyond = LogError::Beyond { asked: index.checked_shl(level).unwrap_or(u64::MAX), size: self.size };
         if level >= TILE_LEVELS {
-            let tiles = self.shared.tiles.read().unwrap_or_else(PoisonError::into_inner);
+            let tiles = self.tiles.read().unwrap_or_else(PoisonError::into_inner);
             return tiles.complete(level, index).ok_or(beyond);
         }
         let from = index << level;

@@ -1,10 +1,11 @@
-//! What auditors and citizens see of the log: the query API, and witnesses.
+//! What auditors and citizens see of the log: the auditors' query API, the exchanges that concerned a person, and witnesses.
 //!
-//! In: requests of auditors whose certificates the gateway has verified. Out: exchanges, entries, proofs, counts.
+//! In: requests of auditors and systems whose certificates the gateway has verified. Out: exchanges, entries, proofs, counts.
 //! Nothing here writes to the log but the entries that say who looked.
 
 pub mod audit;
 pub mod filter;
 pub mod join;
 mod status;
+pub mod subject;
 pub mod witness;

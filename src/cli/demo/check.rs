@@ -124,12 +124,13 @@ fn views(member: &MemberFiles, size: u64, problems: &mut Problems) -> anyhow::Re
     let mut views = Views::new();
     let mut next = 0;
     while next < size {
-        let entries = log.read(next, 1_000)?;
+        let entries = log.read_seen(next, 1_000)?;
         anyhow::ensure!(!entries.is_empty(), "{}: entries end at {next} of {size}", member.id);
-        for bytes in entries {
-            let entry = Entry::decode(bytes).with_context(|| format!("{}: entry {next}", member.id))?;
+        for seen in entries {
+            let entry = Entry::decode(seen.whole()).with_context(|| format!("{}: entry {next}", member.id))?;
             next += 1;
-            if !matches!(entry.kind(), Kind::Audit | Kind::RequestCompleted) {
+            let about_the_log = matches!(entry.kind(), Kind::Erasure | Kind::Opened | Kind::Evidence);
+            if !about_the_log && !matches!(entry.kind(), Kind::Audit | Kind::RequestCompleted) {
                 let id = entry.exchange_id.as_ref().try_into().with_context(|| format!("{}: no id", member.id))?;
                 views.entry(id).or_default().add(&entry);
             }

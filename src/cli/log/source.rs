@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use crate::log::LogError;
 use crate::log::checkpoint::Checkpoint;
 use crate::log::closed::ClosedLog;
+use crate::log::hidden::Seen;
 use crate::log::index::{Index, IndexOptions, Query};
 use crate::oversight::{filter, join};
 use crate::proto::kopuro::audit::v1::audit_log_client::AuditLogClient;
@@ -32,7 +33,7 @@ pub(super) enum Source {
 /// Entries in order, as they come.
 pub(super) enum Entries {
     Node(Streaming<IndexedEntry>),
-    Folder { log: Arc<ClosedLog>, next: u64, batch: std::collections::VecDeque<Bytes> },
+    Folder { log: Arc<ClosedLog>, next: u64, batch: std::collections::VecDeque<Seen> },
 }
 
 impl Source {
@@ -76,7 +77,7 @@ impl Source {
             Self::Node(client) => {
                 let request = GetExchangeRequest { exchange_id: Bytes::copy_from_slice(&id) };
                 let response = client.get_exchange(request).await.map_err(refused)?.into_inner();
-                response.entries.into_iter().map(|indexed| (indexed.index, indexed.entry)).collect()
+                response.entries.into_iter().map(seen).collect()
             }
             Self::Folder { log, index } => join::exchange(&**log, index, &id)?.1,
         };
@@ -86,7 +87,7 @@ impl Source {
         Ok(entries)
     }
 
-    pub(super) async fn entry(&mut self, index: u64) -> anyhow::Result<(u64, Bytes)> {
+    pub(super) async fn entry(&mut self, index: u64) -> anyhow::Result<(u64, Seen)> {
         let first = self.entries(index, false).await?.next().await?;
         first.with_context(|| format!("the log has no entry {index}"))
     }
@@ -127,15 +128,15 @@ impl Source {
 }
 
 impl Entries {
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(u64, Bytes)>> {
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(u64, Seen)>> {
         match self {
             Self::Node(stream) => {
                 let next = stream.message().await.map_err(refused)?;
-                Ok(next.map(|indexed| (indexed.index, indexed.entry)))
+                Ok(next.map(seen))
             }
             Self::Folder { log, next, batch } => {
                 if batch.is_empty() {
-                    batch.extend(log.read(*next, 1_024)?);
+                    batch.extend(log.read_seen(*next, 1_024)?);
                 }
                 let entry = batch.pop_front();
                 *next += u64::from(entry.is_some());
@@ -143,6 +144,12 @@ impl Entries {
             }
         }
     }
+}
+
+/// An entry as the node shows it.
+fn seen(indexed: IndexedEntry) -> (u64, Seen) {
+    let hidden = (!indexed.hidden.is_empty()).then_some(indexed.hidden);
+    (indexed.index, Seen { entry: indexed.entry, hidden })
 }
 
 /// A folder that a node has open is not a fault of the folder.
@@ -153,7 +160,7 @@ pub(super) fn explained(error: LogError) -> anyhow::Error {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refused(status: tonic::Status) -> anyhow::Error {
+pub(super) fn refused(status: tonic::Status) -> anyhow::Error {
     use tonic_types::StatusExt;
     let reason = status.get_details_error_info().map(|info| format!(" ({})", info.reason)).unwrap_or_default();
     anyhow::anyhow!("{:?}{reason}: {}", status.code(), status.message())

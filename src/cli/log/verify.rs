@@ -39,7 +39,7 @@ pub(super) async fn node(source: &mut Source, vkey: &str) -> anyhow::Result<Exit
         if index != edge.size() {
             bail!("first bad index {}: entry {index} came in its place", edge.size());
         }
-        edge.push(Hash::of_leaf(&entry));
+        edge.push(Hash::of_leaf(&entry.entry));
         if index % 1_024 == 0 {
             progress.set_position(index);
         }
