@@ -19,6 +19,7 @@ mod node;
 pub mod ordinary;
 mod own;
 mod provider;
+mod publication;
 mod recent;
 mod refusal;
 mod reload;

@@ -6,4 +6,5 @@
 pub mod audit;
 pub mod filter;
 pub mod join;
+pub mod publish;
 mod status;

@@ -14,6 +14,14 @@
 //! | `kopuro_directory_version` | node | version of the directory in force |
 //! | `kopuro_reloads_total` | node, result | configurations taken up or refused |
 //! | `kopuro_ready` | node | 1 where exchanges pass |
+//! | `kopuro_publish_size` | node | entries published |
+//! | `kopuro_publish_lag_entries` | node | durable entries that are not published yet |
+//! | `kopuro_publish_lag_seconds` | node | how long the first of these has waited |
+//! | `kopuro_publish_failures_total` | node | attempts to publish that failed |
+//! | `kopuro_publish_refused` | node | 1 where the log contradicts what it has published |
+//! | `kopuro_publish_mended_total` | node | published tiles that were wrong or missing |
+//! | `kopuro_publish_store_wrong_total` | node | full tiles that were not in the store as published, and were served from the log |
+//! | `kopuro_publish_requests_total` | node, status | requests for the publication |
 //!
 //! The log's own metrics are in the log room.
 
@@ -54,6 +62,23 @@ pub const RELOADS: &str = "kopuro_reloads_total";
 /// Whether exchanges pass.
 pub const READY: &str = "kopuro_ready";
 
+/// Entries published.
+pub const PUBLISH_SIZE: &str = "kopuro_publish_size";
+/// Durable entries that are not published yet.
+pub const PUBLISH_LAG_ENTRIES: &str = "kopuro_publish_lag_entries";
+/// How long the first of these has waited.
+pub const PUBLISH_LAG_SECONDS: &str = "kopuro_publish_lag_seconds";
+/// Attempts to publish that failed.
+pub const PUBLISH_FAILURES: &str = "kopuro_publish_failures_total";
+/// Whether the log contradicts what it has published.
+pub const PUBLISH_REFUSED: &str = "kopuro_publish_refused";
+/// Published tiles that were wrong or missing.
+pub const PUBLISH_MENDED: &str = "kopuro_publish_mended_total";
+/// Wrong or missing tiles that were not served from the store.
+pub const PUBLISH_WRONG: &str = "kopuro_publish_store_wrong_total";
+/// Requests for the publication.
+pub const PUBLISH_REQUESTS: &str = "kopuro_publish_requests_total";
+
 /// From a tenth of a millisecond (a durable wait on a good disk is a few of these) to a minute.
 const SECONDS: [f64; 17] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
@@ -88,6 +113,14 @@ fn describe() {
     describe_gauge!(DIRECTORY_VERSION, Unit::Count, "Version of the directory in force");
     describe_counter!(RELOADS, Unit::Count, "Configurations taken up or refused");
     describe_gauge!(READY, Unit::Count, "1 where exchanges pass, else 0");
+    describe_gauge!(PUBLISH_SIZE, Unit::Count, "Entries published");
+    describe_gauge!(PUBLISH_LAG_ENTRIES, Unit::Count, "Durable entries that are not published yet");
+    describe_gauge!(PUBLISH_LAG_SECONDS, Unit::Seconds, "How long the first entry that is not published has waited");
+    describe_counter!(PUBLISH_FAILURES, Unit::Count, "Attempts to publish that failed");
+    describe_gauge!(PUBLISH_REFUSED, Unit::Count, "1 where the log contradicts what it has published, else 0");
+    describe_counter!(PUBLISH_MENDED, Unit::Count, "Published tiles that were wrong or missing, and are not any more");
+    describe_counter!(PUBLISH_WRONG, Unit::Count, "Full tiles not in the store as published: served from the log");
+    describe_counter!(PUBLISH_REQUESTS, Unit::Count, "Requests for the publication, by HTTP status");
 }
 
 /// A stage of an exchange.
