@@ -1,7 +1,7 @@
 //! How much each client may ask of the publication: requests a second, and connections at once.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Clients {
         let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
         let named: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
         let mut addresses = named.iter().rev().map_while(|address| address.parse().ok());
-        addresses.find(|address| !self.is_proxy(*address)).unwrap_or(peer.ip())
+        addresses.find(|address| !self.is_proxy(*address)).unwrap_or_else(|| peer.ip())
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {
@@ -113,7 +113,7 @@ impl Drop for Counted {
 /// Who has one IPv6 address has its /64.
 fn subnet(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(address)),
+        IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
     }
 }

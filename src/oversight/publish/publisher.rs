@@ -1,6 +1,6 @@
 //! The five steps of a publication ([`super`]), in order, again and again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,6 +58,8 @@ pub(super) struct Publisher {
     written: u64,
     /// What lies beside the log in the store.
     beside: Option<Arc<Beside>>,
+    /// Of which tiles there are partial ones, and not yet a published full one.
+    partial: BTreeSet<Tile>,
     /// Full tiles whose partial ones are to go, and when.
     outgrown: VecDeque<(Instant, Tile)>,
     failures: u32,
@@ -65,8 +67,15 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let (outgrown, failures) = (VecDeque::new(), 0);
-        Self { shared, stands: None, written: 0, beside: None, outgrown, failures }
+        Self {
+            shared,
+            stands: None,
+            written: 0,
+            beside: None,
+            partial: BTreeSet::new(),
+            outgrown: VecDeque::new(),
+            failures: 0,
+        }
     }
 
     /// Step 1, at the start. Only what contradicts the log is an error.
@@ -151,7 +160,7 @@ impl Publisher {
             failpoint::reach("checkpoint");
             self.stands = Some(Some(cosigned.clone()));
             self.written = checkpoint.size;
-            self.outgrow(old, checkpoint.size);
+            self.outgrow(checkpoint.size);
             self.shared.published.send_replace(Some(Arc::new(cosigned)));
         }
         self.put_beside().await?;
@@ -186,6 +195,7 @@ impl Publisher {
         self.written = 0;
         if let Some(found) = &found {
             self.mend_edge(&store, found.size).await?;
+            self.partial.extend(edge(found.size).filter(|tile| !tile.is_full()).map(Tile::full));
         }
         self.stands = Some(found);
         Ok(())
@@ -225,7 +235,9 @@ impl Publisher {
             from = to;
             self.written = to - to % STRIDE;
         }
-        self.write(store, Tile::between(old, size).filter(|tile| !tile.is_full()).collect()).await
+        let partial: Vec<Tile> = Tile::between(old, size).filter(|tile| !tile.is_full()).collect();
+        self.partial.extend(partial.iter().map(|tile| tile.full()));
+        self.write(store, partial).await
     }
 
     async fn write(&self, store: &Store, wanted: Vec<Tile>) -> Result<(), PublishError> {
@@ -313,13 +325,12 @@ impl Publisher {
     }
 
     /// Takes note of partial tiles for which there is a full one now.
-    fn outgrow(&mut self, old: u64, size: u64) {
-        if self.shared.options.store.is_none() {
-            return;
-        }
+    fn outgrow(&mut self, size: u64) {
         let go = Instant::now() + PARTIALS_STAY;
-        let full = edge(old).filter(|tile| !tile.is_full()).map(Tile::full);
-        self.outgrown.extend(full.filter(|tile| tiles::is_within(*tile, size)).map(|tile| (go, tile)));
+        let (outgrown, partial) = self.partial.iter().partition(|tile| tiles::is_within(**tile, size));
+        self.partial = partial;
+        let outgrown: BTreeSet<Tile> = outgrown;
+        self.outgrown.extend(outgrown.into_iter().map(|tile| (go, tile)));
     }
 
     async fn clear_outgrown(&mut self) -> Result<(), PublishError> {

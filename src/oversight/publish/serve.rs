@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt};
@@ -48,8 +48,10 @@ const PART_TIMEOUT: Duration = Duration::from_secs(30);
 const LIFE: Duration = Duration::from_secs(15 * 60);
 /// After a failed accept (no file descriptors left), so as not to spin.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Requests whose answer is being made at once; the memory that they take is this many bundles.
-const MOST_ANSWERS: usize = 64;
+/// Tiles being made at once.
+const MOST_ANSWERS: usize = 16;
+/// Bytes of tiles on their way to clients, however slowly these take them.
+const MOST_BYTES: usize = 256 << 20;
 /// What is smaller is not worth compressing.
 const SMALLEST_GZIP: usize = 256;
 
@@ -70,6 +72,20 @@ struct Source {
     shared: Arc<Shared>,
     checkpoint_cache: HeaderValue,
     answers: Arc<Semaphore>,
+    /// In KiB, because a semaphore gives 32 bits at once.
+    memory: Arc<Semaphore>,
+}
+
+/// A tile's bytes with the room that they take.
+struct Held {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, options: ServeOptions, stop: CancellationToken) {
@@ -79,6 +95,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, options: S
         shared,
         checkpoint_cache: HeaderValue::from_str(&cache).unwrap_or(HeaderValue::from_static("no-cache")),
         answers: Arc::new(Semaphore::new(MOST_ANSWERS)),
+        memory: Arc::new(Semaphore::new(MOST_BYTES >> 10)),
     };
     let router = router(source, clients.clone());
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -118,6 +135,7 @@ fn router(source: Source, clients: Arc<Clients>) -> Router {
         .route("/tile/{*path}", get(tile))
         .route("/open-data/{file}", get(open_data_file))
         .route("/{file}", get(beside))
+        .fallback(async || not_found())
         .with_state(source.clone())
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
         .layer(RequestBodyLimitLayer::new(0))
@@ -163,7 +181,7 @@ async fn checkpoint(State(source): State<Source>, headers: HeaderMap) -> Respons
         Some(published) => {
             let note = Bytes::from(published.note.clone());
             let mut response = whole(note, CHECKPOINT, &headers, false);
-            response.headers_mut().insert(header::CACHE_CONTROL, source.checkpoint_cache.clone());
+            response.headers_mut().insert(header::CACHE_CONTROL, source.checkpoint_cache);
             response
         }
         None => unavailable(),
@@ -177,14 +195,18 @@ async fn tile(State(source): State<Source>, Path(path): Path<String>, headers: H
         return not_found();
     }
     let Ok(_place) = source.answers.acquire().await else { return unavailable() };
-    match source.tile(tile, size).await {
-        Some(bytes) if tile.kind == Kind::Entries => {
+    let Some(bytes) = source.tile(tile, size).await else { return unavailable() };
+    let room = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
+    // Waits no longer than any request.
+    let Ok(_room) = source.memory.clone().acquire_many_owned(room).await else { return unavailable() };
+    let bytes = Bytes::from_owner(Held { bytes, _room });
+    match tile.kind {
+        Kind::Entries => {
             // Compressing takes longer than one may hold up the others.
             let made = tokio::task::spawn_blocking(move || whole(bytes, TILE, &headers, true)).await;
             made.unwrap_or_else(|_| unavailable())
         }
-        Some(bytes) => whole(bytes, TILE, &headers, false),
-        None => unavailable(),
+        Kind::Hashes(_) => whole(bytes, TILE, &headers, false),
     }
 }
 
