@@ -163,3 +163,39 @@ async fn tile_hashes_of_the_log_are_those_of_its_tree() {
     assert!(log.tile_hashes(255, u64::MAX, 256).is_err());
     log.close().await;
 }
+
+/// By hand: with an S3 service at `AWS_ENDPOINT` that has the bucket `kopuro-test` (`moto_server` will do), and `AWS_ALLOW_HTTP`,
+/// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs an S3 service"]
+async fn a_bucket_has_what_a_folder_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = open(&folder.path().join("log")).unwrap();
+    let location = format!("s3://kopuro-test/{}", Uuid::now_v7());
+    let store = Store::open(&location).unwrap();
+    assert!(store.get("checkpoint", 1 << 16).await.unwrap().is_none());
+    let mut to_bucket = options(folder.path(), folder.path());
+    to_bucket.store = Some(store.clone());
+    to_bucket.open_data = true;
+    let publication = start(&log, to_bucket).await;
+    for count in [1, 299, 700] {
+        append(&log, count).await;
+        published(&publication, log.checkpoint().size).await;
+    }
+    let copy = folder.path().join("copy");
+    let files = Tile::between(0, 1_000).map(|tile| tile.to_string());
+    for file in files.chain(["checkpoint".into(), "vkey".into(), "open-data/dictionary.csv".into()]) {
+        let bytes = store.get(&file, 1 << 24).await.unwrap().unwrap_or_else(|| panic!("{file} is missing"));
+        std::fs::create_dir_all(copy.join(&file).parent().unwrap()).unwrap();
+        std::fs::write(copy.join(&file), bytes).unwrap();
+    }
+    Published::folder(&copy).verify(&signer(1).verifier()).await;
+    assert!(store.get("tile/0/004", 1 << 24).await.unwrap().is_none());
+    let large = vec![7; 20 << 20];
+    let served = kopuro::oversight::publish::Served { content_type: "text/csv", cache: "no-cache" };
+    store.upload("large", &large[..], served).await.unwrap();
+    assert_eq!(store.get("large", 1 << 25).await.unwrap().unwrap(), large);
+    store.clear("large", 10).await.unwrap();
+    publication.finish(Duration::from_secs(5)).await;
+    log.close().await;
+}

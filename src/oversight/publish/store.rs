@@ -12,20 +12,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, ObjectStore, ObjectStoreExt, PutMultipartOptions,
-    PutOptions, RetryConfig,
+    Attribute, Attributes, BackoffConfig, ClientConfigKey, GetOptions, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, RetryConfig,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Semaphore;
 
 /// The longest wait for one operation.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// What bounds one request to a cloud; whatever else the environment says of its client stays.
+const CLIENT: [(ClientConfigKey, &str); 2] =
+    [(ClientConfigKey::Timeout, "20s"), (ClientConfigKey::ConnectTimeout, "5s")];
 
 /// How many operations run at once.
 const PLACES: usize = 32;
@@ -113,8 +117,6 @@ impl Store {
         let (scheme, rest) = location.split_once("://").unwrap_or(("file", location));
         let retry =
             RetryConfig { backoff: BackoffConfig::default(), max_retries: 3, retry_timeout: Duration::from_secs(15) };
-        let client =
-            ClientOptions::new().with_timeout(Duration::from_secs(20)).with_connect_timeout(Duration::from_secs(5));
         let bucket_prefix = rest.split_once('/').map_or("", |(_, prefix)| prefix);
         let parse =
             |prefix: &str| ObjectPath::parse(prefix.trim_matches('/')).map_err(|error| wrong(error.to_string()));
@@ -125,18 +127,27 @@ impl Store {
                 (Arc::new(LocalFileSystem::new().with_fsync(true)), prefix)
             }
             "s3" => {
-                let builder = AmazonS3Builder::from_env().with_url(location).with_retry(retry);
-                let store = builder.with_client_options(client).build().map_err(other)?;
+                let mut builder = AmazonS3Builder::from_env().with_url(location).with_retry(retry);
+                for (key, value) in CLIENT {
+                    builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
+                }
+                let store = builder.build().map_err(other)?;
                 (Arc::new(store), parse(bucket_prefix)?)
             }
             "gs" => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_url(location).with_retry(retry);
-                let store = builder.with_client_options(client).build().map_err(other)?;
+                let mut builder = GoogleCloudStorageBuilder::from_env().with_url(location).with_retry(retry);
+                for (key, value) in CLIENT {
+                    builder = builder.with_config(GoogleConfigKey::Client(key), value);
+                }
+                let store = builder.build().map_err(other)?;
                 (Arc::new(store), parse(bucket_prefix)?)
             }
             "az" => {
-                let builder = MicrosoftAzureBuilder::from_env().with_url(location).with_retry(retry);
-                let store = builder.with_client_options(client).build().map_err(other)?;
+                let mut builder = MicrosoftAzureBuilder::from_env().with_url(location).with_retry(retry);
+                for (key, value) in CLIENT {
+                    builder = builder.with_config(AzureConfigKey::Client(key), value);
+                }
+                let store = builder.build().map_err(other)?;
                 (Arc::new(store), parse(bucket_prefix)?)
             }
             _ => return Err(wrong("its scheme is not file, s3, gs or az".into())),
