@@ -1,4 +1,4 @@
-//! What auditors and citizens see of the log. For now: the query API.
+//! What auditors and citizens see of the log: the query API, and the log published.
 //!
 //! In: requests of auditors whose certificates the gateway has verified. Out: exchanges, entries, proofs, counts.
 //! Nothing here writes but the entries that say who looked.
