@@ -56,6 +56,9 @@ async fn a_log_past_two_tile_levels_is_published_and_only_what_is_new_is_written
     append(&log, 65_536 + 300).await;
     let publication = start(&log, options(folder.path(), &store)).await;
     published(&publication, 65_836).await;
+    let mut settled = publication.settled();
+    let full_bundles = settled.wait_for(|settled| *settled == 65_792);
+    tokio::time::timeout(Duration::from_secs(10), full_bundles).await.expect("full bundles are settled").unwrap();
     let reader = Published::folder(&store);
     reader.verify(&signer(1).verifier()).await;
     let made = |path: &str| std::fs::metadata(store.join(path)).unwrap().modified().unwrap();

@@ -38,6 +38,7 @@ mod tiles;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -46,6 +47,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::log::tree::TILE_LEAVES;
 use crate::log::{Checkpoint, Log, LogError};
 use crate::policy::Grants;
 use crate::telemetry;
@@ -167,8 +169,23 @@ struct Shared {
     files: Store,
     /// The latest published checkpoint, with its cosignatures.
     published: watch::Sender<Option<Arc<Checkpoint>>>,
+    /// Entries before this one are of no more use here: [`Publication::settled`].
+    settled: watch::Sender<u64>,
+    /// Entries that are in days of open data.
+    in_days: AtomicU64,
     beside: ArcSwap<Beside>,
     health: telemetry::Health,
+}
+
+impl Shared {
+    /// Finds out how many entries are settled. A log that prunes is to be told here.
+    fn settle(&self) {
+        let published = self.published.borrow().as_ref().map_or(0, |published| published.size);
+        let in_days = if self.options.open_data { self.in_days.load(Ordering::Relaxed) } else { u64::MAX };
+        // Without a store nobody else has the tiles.
+        let settled = if self.options.store.is_some() { published.min(in_days) } else { 0 };
+        self.settled.send_replace(settled - settled % TILE_LEAVES);
+    }
 }
 
 /// A log's publication, running.
@@ -194,7 +211,8 @@ impl Publication {
         };
         let beside = Beside::now(&options, &key).await;
         let (published, beside) = (watch::Sender::new(None), ArcSwap::from_pointee(beside));
-        let shared = Arc::new(Shared { log, key, options, files, published, beside, health });
+        let (settled, in_days) = (watch::Sender::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { log, key, options, files, published, settled, in_days, beside, health });
         let mut publisher = Publisher::new(shared.clone());
         publisher.begin().await?;
 
@@ -207,7 +225,13 @@ impl Publication {
         Ok(Self { shared, stop, publishing, others })
     }
 
-    /// The latest published checkpoint; none before the first. Nothing beyond it may be taken out of the log's store.
+    /// How many entries the log need not keep for the publication's sake: those in full published bundles of a store, and,
+    /// where open data is made, in a day that is written.
+    pub fn settled(&self) -> watch::Receiver<u64> {
+        self.shared.settled.subscribe()
+    }
+
+    /// The latest published checkpoint; none before the first.
     pub fn published(&self) -> watch::Receiver<Option<Arc<Checkpoint>>> {
         self.shared.published.subscribe()
     }

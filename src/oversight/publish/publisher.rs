@@ -17,10 +17,10 @@ use super::{
     CHECKPOINT, MOST_CHECKPOINT, MOST_TILE, PublishError, Shared, StandingError, Store, StoreError, TILE, tiles,
 };
 use crate::failpoint;
-use crate::log::Checkpoint;
 use crate::log::entry::Entry;
 use crate::log::tile::{Kind, Tile};
 use crate::log::tree::{TILE_LEAVES, TILE_LEVELS};
+use crate::log::{Checkpoint, LogError};
 use crate::telemetry::{Status, metrics as names};
 use crate::trust::file::{self, Access, Existing};
 
@@ -132,10 +132,10 @@ impl Publisher {
         self.tell(last);
     }
 
-    /// The pause before the next turn: longer with each failure.
+    /// The pause before the next turn: longer with each failure, up to 32 times the interval.
     fn pause(&self) -> Duration {
         let interval = self.shared.options.interval;
-        interval.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE.max(interval))
+        interval.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE.max(interval))
     }
 
     async fn turn(&mut self) -> Result<(), PublishError> {
@@ -162,6 +162,7 @@ impl Publisher {
             self.written = checkpoint.size;
             self.outgrow(checkpoint.size);
             self.shared.published.send_replace(Some(Arc::new(cosigned)));
+            self.shared.settle();
         }
         self.put_beside().await?;
         self.clear_outgrown().await
@@ -205,11 +206,17 @@ impl Publisher {
     async fn mend_edge(&self, store: &Store, size: u64) -> Result<(), PublishError> {
         for tile in edge(size) {
             let log = self.shared.log.clone();
-            let right = tokio::task::spawn_blocking(move || tiles::build(&log, tile)).await??;
+            let right = tokio::task::spawn_blocking(move || tiles::build(&log, tile)).await?;
             let path = tile.to_string();
             let stored = match store.get(&path, MOST_TILE).await {
                 Err(StoreError::TooLarge { .. }) => None,
                 stored => stored?,
+            };
+            let right = match (right, &stored) {
+                (Ok(right), _) => right,
+                // The log begins behind some of it: there is nothing to compare it with.
+                (Err(_), Some(_)) => continue,
+                (Err(error), None) => return Err(error.into()),
             };
             if stored.as_ref() != Some(&right) {
                 let what = if stored.is_some() { "wrong" } else { "missing" };
@@ -231,37 +238,43 @@ impl Publisher {
         let mut from = self.written.max(old);
         while from < size {
             let to = size.min((from / STRIDE + 1) * STRIDE);
-            self.write(store, Tile::between(from, to).filter(Tile::is_full).collect()).await?;
+            self.write(store, old, Tile::between(from, to).filter(Tile::is_full).collect()).await?;
             from = to;
             self.written = to - to % STRIDE;
         }
         let partial: Vec<Tile> = Tile::between(old, size).filter(|tile| !tile.is_full()).collect();
         self.partial.extend(partial.iter().map(|tile| tile.full()));
-        self.write(store, partial).await
+        self.write(store, old, partial).await
     }
 
-    async fn write(&self, store: &Store, wanted: Vec<Tile>) -> Result<(), PublishError> {
+    async fn write(&self, store: &Store, old: u64, wanted: Vec<Tile>) -> Result<(), PublishError> {
         let mut left = VecDeque::from(wanted);
         while !left.is_empty() {
             let log = self.shared.log.clone();
-            let (rest, made) = tokio::task::spawn_blocking(move || {
-                let (mut made, mut bytes) = (Vec::new(), 0);
+            let (rest, mut made, torn) = tokio::task::spawn_blocking(move || {
+                let (mut made, mut torn, mut bytes) = (Vec::new(), Vec::new(), 0);
                 while let Some(tile) = left.pop_front() {
                     match tile.kind {
                         Kind::Entries => made.extend(tiles::build_pair(&log, tile)?),
                         // Made with its bundle.
                         Kind::Hashes(0) => continue,
-                        Kind::Hashes(_) => made.push((tile, tiles::build(&log, tile)?)),
+                        Kind::Hashes(_) => match tiles::build(&log, tile) {
+                            Ok(bytes) => made.push((tile, bytes)),
+                            Err(error) => torn.push((tile, error)),
+                        },
                     }
                     bytes += made.last().map_or(0, |(_, made)| made.len());
                     if made.len() >= AHEAD || bytes >= AHEAD_BYTES {
                         break;
                     }
                 }
-                Ok::<_, PublishError>((left, made))
+                Ok::<_, PublishError>((left, made, torn))
             })
             .await??;
             left = rest;
+            for (tile, error) in torn {
+                made.push((tile, self.extend(store, old, tile, error).await?));
+            }
             let put = async |(tile, bytes): (Tile, Bytes)| {
                 store.put(&tile.to_string(), bytes, TILE).await?;
                 failpoint::reach("tile");
@@ -270,6 +283,15 @@ impl Publisher {
             futures_util::stream::iter(made).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         }
         Ok(())
+    }
+
+    /// A tile of which the log has only the end, because it begins behind the rest: with what was published at the old size.
+    async fn extend(&self, store: &Store, old: u64, tile: Tile, error: LogError) -> Result<Bytes, PublishError> {
+        let before = edge(old).find(|before| before.full() == tile.full() && before.width < tile.width);
+        let Some(before) = before else { return Err(error.into()) };
+        let Some(published) = store.get(&before.to_string(), MOST_TILE).await? else { return Err(error.into()) };
+        let log = self.shared.log.clone();
+        Ok(tokio::task::spawn_blocking(move || tiles::extend(&log, tile, &published, before.width)).await??)
     }
 
     /// Step 3.

@@ -263,10 +263,23 @@ impl Source {
         match tokio::task::spawn_blocking(move || tiles::build(&log, tile)).await {
             Ok(Ok(bytes)) => Some(bytes),
             Ok(Err(error)) => {
-                tracing::warn!(%error, %tile, "a published tile cannot be served");
-                None
+                // The log may begin behind it: then only the store has it.
+                let stored = self.unchecked(tile).await;
+                if stored.is_none() {
+                    tracing::warn!(%error, %tile, "a published tile cannot be served");
+                }
+                stored
             }
             Err(_) => None,
+        }
+    }
+
+    /// A tile as the store has it, or a part of the full one.
+    async fn unchecked(&self, tile: Tile) -> Option<Bytes> {
+        let store = self.shared.options.store.as_ref()?;
+        match store.get(&tile.to_string(), MOST_TILE).await {
+            Ok(Some(bytes)) => Some(bytes),
+            _ => tiles::cut(&store.get(&tile.full().to_string(), MOST_TILE).await.ok()??, tile),
         }
     }
 
@@ -282,8 +295,10 @@ impl Source {
             }
         };
         let log = self.shared.log.clone();
-        let checked =
-            tokio::task::spawn_blocking(move || bytes.filter(|bytes| tiles::is_right(&log, full, bytes))).await;
+        let checked = tokio::task::spawn_blocking(move || {
+            bytes.filter(|bytes| tiles::is_right(&log, full, bytes).unwrap_or(true))
+        })
+        .await;
         let right = checked.ok().flatten();
         if right.is_none() {
             tracing::warn!(path, "publish.store has not the tile that was published: served from the log");

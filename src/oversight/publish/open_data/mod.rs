@@ -90,7 +90,7 @@ pub(super) async fn keep(shared: Arc<Shared>, stop: CancellationToken) {
                 health.set("open data", Status::Warning(format!("open data is not written: {error}")));
             }
         }
-        let pause = interval.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE.max(interval));
+        let pause = interval.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE.max(interval));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -138,6 +138,8 @@ impl Keeper {
                 Err(error) => break Err(error),
             }
         };
+        self.shared.in_days.store(days.end(), std::sync::atomic::Ordering::Relaxed);
+        self.shared.settle();
         self.days = Some(days);
         result
     }
