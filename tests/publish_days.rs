@@ -188,6 +188,11 @@ async fn days_that_are_over_are_open_data() {
         assert_eq!(Some(answer.body.to_vec()), read(&name));
         let tag = answer.header("etag").to_owned();
         assert_eq!(ask(web, "GET", &path, &[("if-none-match", &tag)]).await.status, 304, "{name}");
+        let part = ask(web, "GET", &path, &[("range", "bytes=-7")]).await;
+        let place = format!("bytes {}-{}/{2}", answer.body.len() - 7, answer.body.len() - 1, answer.body.len());
+        assert_eq!((part.status, part.header("content-range")), (206, &*place));
+        assert_eq!(part.body, answer.body.slice(answer.body.len() - 7..));
+        assert_eq!(ask(web, "GET", &path, &[("range", "bytes=9999999-")]).await.status, 416);
         let head = ask(web, "HEAD", &path, &[]).await;
         assert_eq!((head.status, head.header("content-length")), (200, answer.body.len().to_string().as_str()));
     }

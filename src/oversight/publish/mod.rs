@@ -22,7 +22,8 @@
 //! store       a folder or a bucket                       standing   published against stored
 //! tiles       tiles and bundles from the log             publisher  the five steps, again and again
 //! beside      grants.json, directory, entry.proto        open_data  a file for each day
-//! serve       plain HTTP                                 clients    how much each may ask
+//! serve       plain HTTP                                 respond    the form of an answer
+//! clients     how much each may ask
 //! ```
 //!
 //! It does not publish private halves, and reads none. Whether entries show only what they may is the log's.
@@ -31,6 +32,7 @@ mod beside;
 mod clients;
 mod open_data;
 mod publisher;
+mod respond;
 mod serve;
 mod standing;
 mod store;

@@ -4,7 +4,6 @@
 //! are compared with the log's tree; where the store fails or has something else, and for everything younger, from the
 //! log. Connections, requests and waits are bounded; nothing here changes anything.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -30,7 +28,8 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::clients::Clients;
-use super::{CHECKPOINT, MOST_TILE, Served, Shared, TILE, open_data, tiles};
+use super::respond::{Part, describe, matches, not_found, range, unavailable, unchanged, whole};
+use super::{CHECKPOINT, MOST_TILE, Shared, StoreError, TILE, open_data, tiles};
 use crate::log::tile::{Kind, Tile};
 use crate::policy::Rate;
 use crate::telemetry::metrics as names;
@@ -52,8 +51,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MOST_ANSWERS: usize = 16;
 /// Bytes of tiles on their way to clients, however slowly these take them.
 const MOST_BYTES: usize = 256 << 20;
-/// What is smaller is not worth compressing.
-const SMALLEST_GZIP: usize = 256;
 
 /// How the publication is served.
 #[derive(Clone, Debug)]
@@ -128,7 +125,7 @@ fn router(source: Source, clients: Arc<Clients>) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::HEAD])
-        .expose_headers([header::ETAG])
+        .expose_headers([header::ETAG, header::CONTENT_RANGE])
         .max_age(Duration::from_secs(86_400));
     Router::new()
         .route("/checkpoint", get(checkpoint))
@@ -222,18 +219,33 @@ async fn open_data_file(State(source): State<Source>, Path(file): Path<String>, 
     let Some(served) = open_data::served(&file).filter(|_| source.shared.options.open_data) else {
         return not_found();
     };
-    let reading = match source.shared.files.read(&format!("open-data/{file}")).await {
-        Ok(Some(reading)) => reading,
-        Ok(None) => return not_found(),
-        Err(error) => {
-            tracing::debug!(%error, "open data not served");
-            return unavailable();
-        }
+    let (files, path) = (&source.shared.files, format!("open-data/{file}"));
+    let failed = |error: StoreError| {
+        tracing::debug!(%error, "open data not served");
+        unavailable()
     };
-    let tag = format!("\"{}\"", reading.tag.unwrap_or_default().replace('"', ""));
+    let found = match files.head(&path).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(error),
+    };
+    let tag = format!("\"{}\"", found.tag.unwrap_or_default().replace('"', ""));
     if matches(&headers, &tag) {
         return unchanged(&tag, served);
     }
+    let part = match range(&headers, &tag, found.size) {
+        Part::Whole => None,
+        Part::Of(part) => Some(part),
+        Part::Beyond => {
+            let size = [(header::CONTENT_RANGE, format!("bytes */{}", found.size))];
+            return (StatusCode::RANGE_NOT_SATISFIABLE, size).into_response();
+        }
+    };
+    let reading = match files.read(&path, part.clone()).await {
+        Ok(Some(reading)) => reading,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(error),
+    };
     // A store that stops in the middle of a file ends the answer, not the wait for it.
     let parts = futures_util::stream::unfold(reading.bytes, |mut bytes| async {
         let part = tokio::time::timeout(PART_TIMEOUT, bytes.next()).await;
@@ -247,7 +259,16 @@ async fn open_data_file(State(source): State<Source>, Path(file): Path<String>, 
     });
     let mut response = Response::new(Body::from_stream(parts.map_err(std::io::Error::other)));
     describe(&mut response, served, &tag);
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(reading.size));
+    let length = part.as_ref().map_or(reading.size, |part| part.end - part.start);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(part) = part {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let place = format!("bytes {}-{}/{}", part.start, part.end - 1, reading.size);
+        if let Ok(place) = HeaderValue::try_from(place) {
+            response.headers_mut().insert(header::CONTENT_RANGE, place);
+        }
+    }
     response
 }
 
@@ -306,85 +327,4 @@ impl Source {
         }
         right
     }
-}
-
-/// A whole file, or that it has not changed; compressed where that is allowed, asked for and worth it.
-fn whole(bytes: Bytes, served: Served, headers: &HeaderMap, compressible: bool) -> Response {
-    let tag = hex::encode(&Sha256::digest(&bytes)[..16]);
-    let plain_tag = format!("\"{tag}\"");
-    let zipped =
-        (compressible && bytes.len() >= SMALLEST_GZIP && takes_gzip(headers)).then(|| format!("\"{tag}-gzip\""));
-    let tag = zipped.as_ref().unwrap_or(&plain_tag);
-    let mut response = if matches(headers, &plain_tag) || matches(headers, tag) {
-        unchanged(tag, served)
-    } else {
-        let bytes = match &zipped {
-            Some(_) => gzip(&bytes),
-            None => bytes,
-        };
-        let mut response = Response::new(Body::from(bytes));
-        describe(&mut response, served, tag);
-        if zipped.is_some() {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        response
-    };
-    if compressible {
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
-    }
-    response
-}
-
-fn unchanged(tag: &str, served: Served) -> Response {
-    let mut response = StatusCode::NOT_MODIFIED.into_response();
-    describe(&mut response, served, tag);
-    response.headers_mut().remove(header::CONTENT_TYPE);
-    response
-}
-
-fn describe(response: &mut Response, served: Served, tag: &str) {
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(served.content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(served.cache));
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        headers.insert(header::ETAG, tag);
-    }
-}
-
-/// Whether the client has this version already.
-fn matches(headers: &HeaderMap, tag: &str) -> bool {
-    let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
-    let mut tags = named.flat_map(|line| line.split(',')).map(str::trim);
-    tags.any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag)
-}
-
-/// Whether the client takes gzip: RFC 9110, 12.5.3, without the finer points of weights.
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    let mut codings = lines.flat_map(|line| line.split(','));
-    codings.any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let refused = parts.any(|part| {
-            part.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
-        });
-        is_gzip && !refused
-    })
-}
-
-fn gzip(bytes: &[u8]) -> Bytes {
-    // Writing to memory does not fail.
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 2), flate2::Compression::fast());
-    let _ = encoder.write_all(bytes);
-    encoder.finish().unwrap_or_default().into()
-}
-
-fn not_found() -> Response {
-    // What is not there now may be soon.
-    (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-store")], "not found\n").into_response()
-}
-
-fn unavailable() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5"), (header::CACHE_CONTROL, "no-store")], "not now\n")
-        .into_response()
 }

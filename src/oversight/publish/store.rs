@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientConfigKey, GetOptions, ObjectStore, ObjectStoreExt,
+    Attribute, Attributes, BackoffConfig, ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, RetryConfig,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -95,11 +96,11 @@ pub struct Store {
 
 /// A file being read.
 pub struct Reading {
-    /// How many bytes it has.
+    /// How many bytes the whole file has.
     pub size: u64,
     /// Changes when the file does.
     pub tag: Option<String>,
-    /// Its bytes.
+    /// The bytes that were asked for.
     pub bytes: BoxStream<'static, object_store::Result<Bytes>>,
 }
 
@@ -178,11 +179,22 @@ impl Store {
         }
     }
 
-    /// Begins to read a file of any size; none where there is none. The waits for its parts are the reader's to bound.
-    pub async fn read(&self, path: &str) -> Result<Option<Reading>, StoreError> {
+    /// Begins to read a file of any size, or a part of it; none where there is none. The waits for its parts are the reader's
+    /// to bound.
+    pub async fn read(&self, path: &str, part: Option<Range<u64>>) -> Result<Option<Reading>, StoreError> {
+        let options = GetOptions { range: part.map(GetRange::Bounded), ..GetOptions::default() };
+        self.read_with(path, options).await
+    }
+
+    /// A file's size and tag, as [`Self::read`] gives them, and none of its bytes.
+    pub async fn head(&self, path: &str) -> Result<Option<Reading>, StoreError> {
+        self.read_with(path, GetOptions { head: true, ..GetOptions::default() }).await
+    }
+
+    async fn read_with(&self, path: &str, options: GetOptions) -> Result<Option<Reading>, StoreError> {
         let (store, at) = (self.store.clone(), self.at(path));
         let get = async move {
-            match store.get_opts(&at, GetOptions::default()).await {
+            match store.get_opts(&at, options).await {
                 Ok(found) => {
                     let (size, tag) = (found.meta.size, found.meta.e_tag.clone());
                     Ok(Some(Reading { size, tag, bytes: found.into_stream() }))
