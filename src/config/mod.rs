@@ -10,6 +10,7 @@ mod check;
 mod document;
 mod grants;
 mod limits;
+mod publish;
 mod units;
 mod watch;
 mod witness;
@@ -27,6 +28,7 @@ pub use check::{Loaded, LoadedBackend, check, open, recheck};
 pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
+pub use publish::{Publish, RequestRate};
 pub use watch::{Change, Watch, watch};
 pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessTls, load_witness};
 
@@ -51,6 +53,9 @@ pub struct NodeConfig {
     /// Its log.
     #[serde(default)]
     pub log: Log,
+    /// How the log is published; not at all where this is missing.
+    #[serde(default)]
+    pub publish: Option<Publish>,
     /// Grants and outbound list.
     #[serde(default)]
     pub policy: Policy,
@@ -288,6 +293,9 @@ impl NodeConfig {
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);
         for path in files.into_iter().chain(lists).chain(optional).chain(witness) {
             *path = base.join(&path);
+        }
+        if let Some(publish) = &mut self.publish {
+            publish.resolve(base);
         }
         for mirror in &mut self.directory.mirrors {
             if !mirror.contains("://") {

@@ -22,6 +22,7 @@ mod own;
 mod peer_log;
 mod proofs;
 mod provider;
+mod publication;
 mod recent;
 mod refusal;
 mod reload;

@@ -27,6 +27,7 @@ use super::node_log::{self, NodeLogService};
 use super::ordinary::{Health, Reflection};
 use super::own::OwnServices;
 use super::peer_log::PeerLogs;
+use super::publication::Publishing;
 use super::recent::{self, RecentExchanges};
 use super::reload::{self, Files, Reload};
 use super::strangers::Strangers;
@@ -37,6 +38,7 @@ use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
 use crate::log::{Log, LogError, LogHealth, LogOptions, due};
 use crate::oversight::audit::{AuditLimits, AuditService};
+use crate::oversight::publish::{Publication, PublishError};
 use crate::oversight::subject::{self, SubjectLimits, SubjectService};
 use crate::policy::CallerLimits;
 use crate::schema::Catalogue;
@@ -63,6 +65,9 @@ pub enum NodeError {
     /// The index does not open.
     #[error("the log's index does not open")]
     Index(#[from] crate::log::index::IndexError),
+    /// The log contradicts what is published of it, or cannot be published.
+    #[error("the log is not published: {0}")]
+    Publish(#[from] PublishError),
     /// A listener cannot be bound.
     #[error("cannot listen for {what} at {address}")]
     Bind {
@@ -79,6 +84,9 @@ pub enum NodeError {
     /// An endpoint is no authority.
     #[error("an endpoint is not host:port")]
     Endpoint(#[from] http::Error),
+    /// Witnesses cannot be asked.
+    #[error(transparent)]
+    Cosigners(#[from] crate::oversight::witness::CosignersError),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
@@ -116,6 +124,7 @@ pub struct Node {
 struct LogParts {
     log: Log,
     follower: Follower,
+    publishing: Option<Publishing>,
 }
 
 impl Node {
@@ -178,6 +187,12 @@ impl Node {
         let (nodes_listener, nodes) = bind("nodes", config.listen.nodes).await?;
         let (admin_listener, admin) = bind("admin", config.listen.admin).await?;
 
+        let public = config.publish.as_ref().and_then(|publish| publish.listen);
+        let public = match public {
+            Some(address) => Some(bind("publication", address).await?),
+            None => None,
+        };
+
         let health = telemetry::Health::starting();
         let drain = CancellationToken::new();
         let abort = CancellationToken::new();
@@ -185,6 +200,12 @@ impl Node {
         let (generation, reloaded) = watch::channel(0);
         let (ready, is_ready) = watch::channel(false);
         let own = own_services(&gateway, &catalogue, is_ready, log.as_ref(), &drain)?;
+        let publishing = match (&config.publish, &log) {
+            (Some(publish), Some((log, ..))) => {
+                Some(Publishing::start(&config, publish, &gateway, log, &health, public).await?)
+            }
+            _ => None,
+        };
         for (role, listener, most) in [
             (Role::Systems, systems_listener, gateway.limits.systems_connections.get()),
             (Role::Nodes, nodes_listener, gateway.limits.nodes_connections.get()),
@@ -228,7 +249,7 @@ impl Node {
             // Known before the node calls itself ready.
             tell_log(&log.health().borrow(), &health);
             background.push(tokio::spawn(watch_log(log.health(), health.clone())));
-            LogParts { log, follower }
+            LogParts { log, follower, publishing }
         });
         health.set(telemetry::Health::NODE, Status::Ok);
         tracing::info!(member = %gateway.view().member, %systems, %nodes, %admin, "the node is up");
@@ -253,6 +274,16 @@ impl Node {
     /// The node's log; none where it was started without one.
     pub fn log(&self) -> Option<&Log> {
         self.parts.as_ref().map(|parts| &parts.log)
+    }
+
+    /// The log's publication; none where it is not published.
+    pub fn publication(&self) -> Option<&Publication> {
+        self.parts.as_ref()?.publishing.as_ref().map(Publishing::publication)
+    }
+
+    /// Where the publication is served; none where it is not.
+    pub fn publication_addr(&self) -> Option<SocketAddr> {
+        self.parts.as_ref()?.publishing.as_ref()?.address()
     }
 
     /// Reads certificates, CRLs, directory, grants again. On an error all of the old stays in force.
@@ -280,7 +311,11 @@ impl Node {
         if tokio::time::timeout(APPEND_LIMIT, ended()).await.is_err() {
             tracing::error!("exchanges are left without a closing entry: the next start closes them as interrupted");
         }
-        if let Some(LogParts { log, follower }) = self.parts {
+        if let Some(LogParts { log, follower, publishing }) = self.parts {
+            // With the closing entries of all that was cut off.
+            if let Some(publishing) = publishing {
+                publishing.finish().await;
+            }
             // Joins its thread, which is between two batches at most.
             let _ = tokio::task::spawn_blocking(move || drop(follower)).await;
             log.close().await;

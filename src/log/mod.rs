@@ -66,7 +66,7 @@ use shared::{Shared, StoredTree};
 use sled_store::SledStore;
 use space::Watermark;
 use store::{Store, Stored};
-use tree::{Hash, RightEdge, Subtrees};
+use tree::{Hash, RightEdge, Subtrees, TILE_LEVELS};
 
 /// About how many bytes of entries one [`Log::read`] gives.
 const READ_BYTES: usize = 1 << 20;
@@ -300,6 +300,31 @@ impl Log {
     /// The proof that the tree of `old` entries is a prefix of that of `new` entries. Blocks shortly.
     pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, LogError> {
         self.prove(new, |tree| proof::consistency(tree, old, new))
+    }
+
+    /// The root of the tree of the first `size` entries. Blocks shortly.
+    pub fn root_at(&self, size: u64) -> Result<Hash, LogError> {
+        self.prove(size, |tree| tree.root_of(0, size).map_err(proof::MakeError::Source))
+    }
+
+    /// Hashes `from` to `from + count - 1` of a tile level: leaves' hashes at 0 (from the entries; blocks shortly), roots
+    /// over 256 leaves at 1, and so on (from memory).
+    pub fn tile_hashes(&self, level: u8, from: u64, count: usize) -> Result<Vec<Hash>, LogError> {
+        if level > 0 {
+            let tiles = self.shared.tiles.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let row = tiles.row(level, from, count).map(<[Hash]>::to_vec);
+            return row.ok_or_else(|| LogError::Beyond { asked: from, size: self.shared.size() });
+        }
+        let mut hashes = Vec::with_capacity(count.min(1 << TILE_LEVELS));
+        while hashes.len() < count {
+            let next = from + hashes.len() as u64;
+            let entries = self.read(next, count - hashes.len())?;
+            if entries.is_empty() {
+                return Err(LogError::Beyond { asked: next, size: self.shared.size() });
+            }
+            hashes.extend(entries.iter().map(|entry| Hash::of_leaf(entry)));
+        }
+        Ok(hashes)
     }
 
     /// How the log is, now and from now on.

@@ -35,6 +35,7 @@ use super::error::LogError;
 use super::head::{Found, Head};
 use super::store::{Commit, Run, Runs, Store, Stored};
 use super::tree::Hash;
+use crate::failpoint;
 
 /// The largest value given to sled. Seventeen of them (a leaf page about to split) are under a quarter of a segment.
 const VALUE_CAP: usize = 7_000;
@@ -131,7 +132,10 @@ impl Store for SledStore {
         self.put(commit)?;
         self.sync()?;
         self.check_blobs()?;
-        self.replace_head(commit.checkpoint)
+        failpoint::reach("commit");
+        self.replace_head(commit.checkpoint)?;
+        failpoint::reach("head");
+        Ok(())
     }
 
     fn runs(&self, from: u64) -> Runs<'_> {

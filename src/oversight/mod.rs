@@ -1,4 +1,5 @@
-//! What auditors and citizens see of the log: the auditors' query API, the exchanges that concerned a person, and witnesses.
+//! What auditors and citizens see of the log: the auditors' query API, the exchanges that concerned a person, the log published,
+//! and witnesses.
 //!
 //! In: requests of auditors and systems whose certificates the gateway has verified. Out: exchanges, entries, proofs, counts.
 //! Nothing here writes to the log but the entries that say who looked.
@@ -6,6 +7,7 @@
 pub mod audit;
 pub mod filter;
 pub mod join;
+pub mod publish;
 mod status;
 pub mod subject;
 pub mod witness;

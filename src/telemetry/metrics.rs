@@ -17,6 +17,14 @@
 //! | `kopuro_peer_consistency_proofs_total` | node, result | answers of peers that proved their logs' consistency, or did not |
 //! | `kopuro_peer_checkpoints_pending` | node | a peer's checkpoints waiting for such a proof, as of the last answer |
 //! | `kopuro_peer_contradictions` | node | peers refused since their logs contradict themselves |
+//! | `kopuro_publish_size` | node | entries published |
+//! | `kopuro_publish_lag_entries` | node | durable entries that are not published yet |
+//! | `kopuro_publish_lag_seconds` | node | how long the first of these has waited |
+//! | `kopuro_publish_failures_total` | node | attempts to publish that failed |
+//! | `kopuro_publish_refused` | node | 1 where the log contradicts what it has published |
+//! | `kopuro_publish_mended_total` | node | published tiles that were wrong or missing |
+//! | `kopuro_publish_store_wrong_total` | node | full tiles that were not in the store as published, and were served from the log |
+//! | `kopuro_publish_requests_total` | node, status | requests for the publication |
 //!
 //! The log's own metrics are in the log room.
 
@@ -65,6 +73,22 @@ pub const PEER_PROOFS: &str = "kopuro_peer_consistency_proofs_total";
 pub const PEER_PENDING: &str = "kopuro_peer_checkpoints_pending";
 /// Peers whose logs contradict themselves.
 pub const PEER_CONTRADICTIONS: &str = "kopuro_peer_contradictions";
+/// Entries published.
+pub const PUBLISH_SIZE: &str = "kopuro_publish_size";
+/// Durable entries that are not published yet.
+pub const PUBLISH_LAG_ENTRIES: &str = "kopuro_publish_lag_entries";
+/// How long the first of these has waited.
+pub const PUBLISH_LAG_SECONDS: &str = "kopuro_publish_lag_seconds";
+/// Attempts to publish that failed.
+pub const PUBLISH_FAILURES: &str = "kopuro_publish_failures_total";
+/// Whether the log contradicts what it has published.
+pub const PUBLISH_REFUSED: &str = "kopuro_publish_refused";
+/// Published tiles that were wrong or missing.
+pub const PUBLISH_MENDED: &str = "kopuro_publish_mended_total";
+/// Wrong or missing tiles that were not served from the store.
+pub const PUBLISH_WRONG: &str = "kopuro_publish_store_wrong_total";
+/// Requests for the publication.
+pub const PUBLISH_REQUESTS: &str = "kopuro_publish_requests_total";
 
 /// From a tenth of a millisecond (a durable wait on a good disk is a few of these) to a minute.
 const SECONDS: [f64; 17] =
@@ -107,6 +131,14 @@ fn describe() {
     );
     describe_gauge!(PEER_PENDING, Unit::Count, "A peer's checkpoints waiting for a consistency proof");
     describe_gauge!(PEER_CONTRADICTIONS, Unit::Count, "Peers refused since their logs contradict themselves");
+    describe_gauge!(PUBLISH_SIZE, Unit::Count, "Entries published");
+    describe_gauge!(PUBLISH_LAG_ENTRIES, Unit::Count, "Durable entries that are not published yet");
+    describe_gauge!(PUBLISH_LAG_SECONDS, Unit::Seconds, "How long the first entry that is not published has waited");
+    describe_counter!(PUBLISH_FAILURES, Unit::Count, "Attempts to publish that failed");
+    describe_gauge!(PUBLISH_REFUSED, Unit::Count, "1 where the log contradicts what it has published, else 0");
+    describe_counter!(PUBLISH_MENDED, Unit::Count, "Published tiles that were wrong or missing, and are not any more");
+    describe_counter!(PUBLISH_WRONG, Unit::Count, "Full tiles not in the store as published: served from the log");
+    describe_counter!(PUBLISH_REQUESTS, Unit::Count, "Requests for the publication, by HTTP status");
 }
 
 /// A stage of an exchange.

@@ -34,6 +34,13 @@ pub(super) struct OwnTls {
 pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<Problem>) {
     let listen = &config.listen;
     let listeners = [("systems", listen.systems), ("nodes", listen.nodes), ("admin", listen.admin)];
+    if let Some(address) = config.publish.as_ref().and_then(|publish| publish.listen)
+        && let Some((other, _)) = listeners.iter().find(|(_, other)| collide(*other, address))
+    {
+        let what = format!("{address} is also listen.{other}'s");
+        problems.push(config.problem(&steps("publish", "listen"), what, "give each listener its own port"));
+    }
+    crate::config::publish::check(config, problems);
     for (index, (name, address)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..index].iter().find(|(_, other)| collide(*other, *address)) {
             let what = format!("{address} is also listen.{other}'s");
@@ -254,7 +261,7 @@ fn private(config: &NodeConfig, table: &str, field: &str, file: &Path, problems:
 }
 
 /// Whether the folder, or where it is yet to be made the one above it, takes a file. Leaves nothing behind.
-fn writable(folder: &Path) -> std::io::Result<()> {
+pub(in crate::config) fn writable(folder: &Path) -> std::io::Result<()> {
     let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or_else(|| Path::new("."));
     tempfile::tempfile_in(existing).map(drop)
 }

@@ -23,7 +23,7 @@ use crate::trust::directory::{Directory, SignedDirectory, Source};
 use crate::trust::identity::SystemId;
 use crate::trust::tls::Credentials;
 
-pub(super) use local::log_signer;
+pub(super) use local::{log_signer, writable};
 
 /// How long a start waits for the directory's mirrors.
 const FIRST_POLL: Duration = Duration::from_secs(30);
