@@ -1,6 +1,9 @@
-//! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder.
+//! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder; and
+//! verify a log as it is published, as anybody.
 
 mod print;
+mod proof;
+mod published;
 mod source;
 mod verify;
 
@@ -12,6 +15,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::connect::Connect;
 use crate::log::entry::{Outcome, Publication};
+use crate::oversight::published::Place;
 use crate::proto::kopuro::audit::v1::{Filter, Order, QueryExchangesRequest, Records};
 use print::{Format, Printer};
 use source::Source;
@@ -23,7 +27,9 @@ Examples:
   kopuro log query --node https://127.0.0.1:7443 --cert auditor.pem --key auditor.key --ca root.pem --outcome refused
   kopuro log query --data data --from 2026-11-24T00:00:00+06:00 --consumer KG/GOV/70000006 --format csv
   kopuro log show --data data 0193…  |  kopuro log tail --config auditor.toml -f
-  kopuro log verify --data data --vkey 'gw.civil.kg/log+…'")]
+  kopuro log verify --data data --vkey 'gw.civil.kg/log+…'
+  kopuro log verify https://gw.civil.kg/log --vkey 'gw.civil.kg/log+…' --state seen
+  kopuro log proof 1234 https://gw.civil.kg/log --vkey 'gw.civil.kg/log+…' -o 1234.tlog-proof --entry 1234.entry")]
 pub(super) struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -59,10 +65,16 @@ enum Command {
     Stats(FilterArgs),
     /// Recompute the whole log and compare it with what was signed
     Verify {
-        /// The log's public key: name+hash+key
-        #[arg(long, value_name = "KEY")]
-        vkey: String,
+        /// Where the log is published, instead of --node or --data: a URL or a folder (C2SP tlog-tiles)
+        #[arg(value_name = "URL|FOLDER")]
+        place: Option<Place>,
+        #[command(flatten)]
+        flags: published::Flags,
     },
+    /// Write the proof that an entry is in the log: a .tlog-proof (C2SP)
+    Proof(proof::Args),
+    /// Check a .tlog-proof against an entry and the log's key
+    CheckProof(proof::CheckArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -171,19 +183,26 @@ fn time(text: &str) -> Result<i64, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(log(args))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(log(args))
 }
 
 async fn log(args: Args) -> anyhow::Result<ExitCode> {
-    if let (Command::Verify { vkey }, Some(folder)) = (&args.command, &args.data) {
-        return verify::folder(folder, vkey);
-    }
+    let command = match args.command {
+        Command::Verify { place: Some(place), flags } => return published::verify(&place, flags).await,
+        Command::Verify { place: None, flags } if args.data.is_some() => {
+            let folder = args.data.unwrap_or_default();
+            return verify::folder(&folder, flags.vkey()?);
+        }
+        Command::Proof(proof) if proof.place.is_some() => return proof::of_published(proof).await,
+        Command::CheckProof(check) => return proof::check(&check),
+        command => command,
+    };
     let mut source = match &args.data {
         Some(folder) => Source::folder(folder)?,
         None => Source::node(args.connect.connect().await?),
     };
     let mut printer = Printer::new(args.format);
-    match args.command {
+    match command {
         Command::Query(query) => {
             let order = if query.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
             let mut left = query.limit;
@@ -233,7 +252,9 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
             printer.finish()?;
         }
         Command::Stats(filter) => printer.stats(&source.stats(filter.filter()).await?)?,
-        Command::Verify { vkey } => return verify::node(&mut source, &vkey).await,
+        Command::Verify { flags, .. } => return verify::node(&mut source, flags.vkey()?).await,
+        Command::Proof(proof) => return proof::of_log(&mut source, proof).await,
+        Command::CheckProof(check) => return proof::check(&check),
     }
     Ok(ExitCode::SUCCESS)
 }

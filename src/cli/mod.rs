@@ -9,6 +9,7 @@ mod directory;
 mod log;
 mod node;
 mod pki;
+mod trusted;
 
 /// Interoperability gateway between state bodies: typed gRPC over mutual TLS, every exchange in a verifiable log.
 #[derive(Debug, Parser)]

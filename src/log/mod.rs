@@ -12,7 +12,7 @@
 //! ```text
 //! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
-//! tile        C2SP tiles and bundles       (pure)
+//! tile        C2SP tiles and bundles       (pure)    tlog_proof  C2SP proofs that stand alone                         (pure)
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
@@ -45,6 +45,7 @@ mod sled_store;
 mod space;
 mod store;
 pub mod tile;
+pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
 

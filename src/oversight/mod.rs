@@ -1,9 +1,10 @@
-//! What auditors and citizens see of the log. For now: the query API.
+//! What auditors and citizens see of the log: the query API, published logs, and what comparing them finds.
 //!
-//! In: requests of auditors whose certificates the gateway has verified. Out: exchanges, entries, proofs, counts.
-//! Nothing here writes but the entries that say who looked.
+//! In: requests of auditors whose certificates the gateway has verified; published logs. Out: exchanges, entries, proofs,
+//! counts, findings. Nothing here writes but the entries that say who looked.
 
 pub mod audit;
 pub mod filter;
 pub mod join;
+pub mod published;
 mod status;
