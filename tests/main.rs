@@ -22,6 +22,7 @@ mod log_tree;
 mod node_kill;
 mod pki;
 mod policy;
+mod published;
 mod refusals;
 mod reload;
 mod same_member;

@@ -5,6 +5,7 @@
 
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod publisher;
 pub(crate) mod raw;
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -201,9 +201,15 @@ async fn get(web: &Web, uri: Uri, max: usize) -> Result<Option<Bytes>, Failure> 
         status => return Err(Failure::Final(format!("answered {status}"))),
     }
     let encoding = response.headers().get(CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase());
-    let body = Limited::new(response.into_body(), max).collect().await;
-    let body = body.map_err(|error| Failure::Passing(reasons(error.as_ref())))?.to_bytes();
+    // What does not compress is a little longer gzipped.
+    let body = Limited::new(response.into_body(), max + max / 64 + 1_024).collect().await;
+    let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => Failure::Final(too_large(max)),
+        None => Failure::Passing(reasons(error.as_ref())),
+    });
+    let body = body?.to_bytes();
     match encoding.as_deref() {
+        None | Some(b"identity") if body.len() > max => Err(Failure::Final(too_large(max))),
         None | Some(b"identity") => Ok(Some(body)),
         Some(b"gzip" | b"x-gzip") => gunzip(&body, max).map(Some).map_err(Failure::Final),
         Some(other) => Err(Failure::Final(format!("encoded as {}", String::from_utf8_lossy(other)))),
