@@ -14,7 +14,7 @@ use super::tree::{Hash, RightEdge, Subtrees};
 /// How many slots an entry commits to at least; those without a value are there all the same.
 pub const SLOTS: u8 = 8;
 
-/// The root over slots 0 to 7 (or as far as values go), each given with its number; the last value of a slot counts.
+/// The root over slots 0 to 7 (or as far as values go: to 8 where fields are hidden), each given with its number; the last value of a slot counts.
 pub fn root(key: &[u8; 32], fields: &[(u8, &[u8])]) -> Hash {
     let mut edge = RightEdge::default();
     slots(key, fields).iter().for_each(|slot| edge.push(*slot));

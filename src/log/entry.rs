@@ -7,8 +7,10 @@ use prost::Message;
 use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::commitment;
-pub use crate::proto::kopuro::log::v1::{Entry, Kind, Outcome, PrivateField, PrivateFields, Publication, Side, Slot};
+use super::{commitment, hidden};
+pub use crate::proto::kopuro::log::v1::{
+    Entry, Kind, OpenedEntry, Outcome, PrivateField, PrivateFields, Publication, Side, Slot,
+};
 
 /// The largest entry, and the largest private half, in bytes: an entry's length is 16 bits in a C2SP entry bundle.
 pub const MAX_ENTRY: usize = 65_535;
@@ -61,6 +63,7 @@ pub struct Draft {
     pub reason: String,
     pub side: Side,
     pub peer_checkpoint: String,
+    pub opened: Option<OpenedEntry>,
     key: ExchangeKey,
     private: Vec<(Slot, Zeroizing<Vec<u8>>)>,
 }
@@ -84,6 +87,7 @@ impl Draft {
             reason: String::new(),
             side: Side::Unspecified,
             peer_checkpoint: String::new(),
+            opened: None,
             key: key.clone(),
             private: Vec::new(),
         }
@@ -96,32 +100,46 @@ impl Draft {
         self
     }
 
-    /// Computes the commitment and encodes both halves.
-    pub fn seal(self) -> Record {
+    /// Computes the commitment and encodes both halves. Of a delayed or sealed exchange the entry shows its class and the
+    /// commitment; everything else goes into SLOT_HIDDEN.
+    pub fn seal(mut self) -> Record {
+        let mut entry = self.take_public();
+        if hidden::hides(self.publication) {
+            let hidden = std::mem::take(&mut entry).encode_to_vec();
+            self.set(Slot::Hidden, hidden);
+        }
         let fields: Vec<(u8, &[u8])> =
             self.private.iter().map(|(slot, value)| (*slot as u8, value.as_slice())).collect();
         let commitment = commitment::root(self.key.as_bytes(), &fields);
         let private = encode_private(&self.key, &self.private);
-        let entry = Entry {
+        entry.publication = self.publication.into();
+        entry.delay_days = self.delay_days;
+        entry.commitment = Bytes::copy_from_slice(&commitment.0);
+        Record { entry: entry.encode_to_vec().into(), private }
+    }
+
+    /// Everything that a class may hide.
+    fn take_public(&mut self) -> Entry {
+        use std::mem::take;
+        // An entry that is of no exchange has no id.
+        let id = (!self.exchange_id.is_nil()).then(|| Bytes::copy_from_slice(self.exchange_id.as_bytes()));
+        Entry {
             kind: self.kind.into(),
-            exchange_id: Bytes::copy_from_slice(self.exchange_id.as_bytes()),
+            exchange_id: id.unwrap_or_default(),
             time_unix_ms: self.time_unix_ms,
-            consumer: self.consumer,
-            provider: self.provider,
-            service: self.service,
-            method: self.method,
-            legal_basis: self.legal_basis,
-            publication: self.publication.into(),
-            delay_days: self.delay_days,
+            consumer: take(&mut self.consumer),
+            provider: take(&mut self.provider),
+            service: take(&mut self.service),
+            method: take(&mut self.method),
+            legal_basis: take(&mut self.legal_basis),
             outcome: self.outcome.into(),
             grpc_status: self.grpc_status,
-            reason: self.reason,
+            reason: take(&mut self.reason),
             side: self.side.into(),
-            commitment: Bytes::copy_from_slice(&commitment.0),
-            peer_checkpoint: self.peer_checkpoint,
+            peer_checkpoint: take(&mut self.peer_checkpoint),
+            opened: self.opened.take(),
             ..Entry::default()
-        };
-        Record { entry: entry.encode_to_vec().into(), private }
+        }
     }
 }
 

@@ -12,7 +12,8 @@
 //! ```text
 //! entry       Draft, Record, the exchange's key      commitment  what an entry commits to, and openings    (pure)
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
-//! tile        C2SP tiles and bundles       (pure)    tlog_proof  C2SP proofs that stand alone                         (pure)
+//! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
+//! tlog_proof  C2SP proofs that stand alone (pure)
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
@@ -36,6 +37,7 @@ pub mod commitment;
 pub mod entry;
 mod error;
 mod head;
+pub mod hidden;
 pub mod index;
 pub mod proof;
 mod recovery;
