@@ -19,6 +19,7 @@ mod log_power_cut;
 mod log_refuses;
 mod log_support;
 mod log_tree;
+mod monitor;
 mod node_kill;
 mod pki;
 mod policy;

@@ -10,7 +10,7 @@ mod check;
 mod document;
 mod grants;
 mod limits;
-mod units;
+pub(crate) mod units;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -68,8 +68,10 @@ impl FromStr for TlogProof {
     type Err = TlogProofError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = TlogProofError::Format;
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(bad("no empty line before a checkpoint"))?;
+        const fn bad(what: &'static str) -> TlogProofError {
+            TlogProofError::Format(what)
+        }
+        let (head, checkpoint) = text.split_once("\n\n").ok_or_else(|| bad("no empty line before a checkpoint"))?;
         let mut lines = head.split('\n').peekable();
         if lines.next() != Some(HEADER) {
             return Err(bad("its first line is not c2sp.org/tlog-proof@v1"));
@@ -79,7 +81,7 @@ impl FromStr for TlogProof {
         if extra.as_ref().is_some_and(|extra| BASE64_STANDARD.decode(extra).is_err()) {
             return Err(bad("its extra data is not base64"));
         }
-        let written = lines.next().and_then(|line| line.strip_prefix("index ")).ok_or(bad("no index"))?;
+        let written = lines.next().and_then(|line| line.strip_prefix("index ")).ok_or_else(|| bad("no index"))?;
         let index: u64 = written.parse().map_err(|_| bad("its index is no number"))?;
         if index.to_string() != written {
             return Err(bad("its index is not written plainly"));
@@ -90,7 +92,7 @@ impl FromStr for TlogProof {
                 return Err(bad("more than 63 hashes"));
             }
             let hash = BASE64_STANDARD.decode(line).ok().and_then(|hash| hash.try_into().ok());
-            path.push(Hash(hash.ok_or(bad("a hash is not 32 bytes in base64"))?));
+            path.push(Hash(hash.ok_or_else(|| bad("a hash is not 32 bytes in base64"))?));
         }
         Ok(Self { extra, index, path, checkpoint: Checkpoint::parse(checkpoint)? })
     }

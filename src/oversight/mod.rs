@@ -6,5 +6,6 @@
 pub mod audit;
 pub mod filter;
 pub mod join;
+pub mod monitor;
 pub mod published;
 mod status;

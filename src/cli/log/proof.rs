@@ -68,7 +68,7 @@ pub(super) async fn of_published(args: Args) -> anyhow::Result<ExitCode> {
     let path = tree.inclusion_proof(args.index).await?;
     let bundle = tree.bundle(args.index / TILE_LEAVES, false).await?;
     let entry = bundle.get((args.index % TILE_LEAVES) as usize).context("the bundle ends before the entry")?.clone();
-    finish(&args, entry, path, checkpoint)
+    finish(&args, &entry, path, checkpoint)
 }
 
 /// From a node, which makes the proof, or from a stopped node's folder.
@@ -80,21 +80,21 @@ pub(super) async fn of_log(source: &mut Source, args: Args) -> anyhow::Result<Ex
         Source::Folder { log, .. } => of_folder(log, args.index)?,
         Source::Node(_) => source.inclusion_proof(args.index).await?,
     };
-    finish(&args, entry, path, checkpoint)
+    finish(&args, &entry, path, checkpoint)
 }
 
 /// Verifies what is about to be written: a proof that does not hold helps nobody.
-fn finish(args: &Args, entry: Bytes, path: Vec<Hash>, checkpoint: Checkpoint) -> anyhow::Result<ExitCode> {
+fn finish(args: &Args, entry: &Bytes, path: Vec<Hash>, checkpoint: Checkpoint) -> anyhow::Result<ExitCode> {
     let proof = TlogProof { extra: None, index: args.index, path, checkpoint };
     if let Some(vkey) = &args.vkey {
-        proof.verify(&entry, &key(vkey)?)?;
+        proof.verify(entry, &key(vkey)?)?;
     }
     let save = |path: &Path, content: &[u8]| {
         write(path, content, Access::Public, Existing::Replace).with_context(|| path.display().to_string())
     };
     save(&args.output, proof.to_string().as_bytes())?;
     if let Some(path) = &args.entry {
-        save(path, &entry)?;
+        save(path, entry)?;
     }
     println!("entry {} of {} is in {}", args.index, proof.checkpoint.size, proof.checkpoint.origin);
     Ok(ExitCode::SUCCESS)

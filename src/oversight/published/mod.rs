@@ -53,6 +53,9 @@ pub enum PublishedError {
     /// The checkpoint is none, or not signed by this log.
     #[error("checkpoint: {0}")]
     Checkpoint(#[from] LogError),
+    /// Too few witnesses cosigned the checkpoint.
+    #[error("checkpoint: {0}")]
+    Quorum(String),
     /// A hash tile does not belong under the root, or has not its width.
     #[error("first bad tile {tile}: {what}")]
     Tile {

@@ -29,8 +29,11 @@ pub struct PublishedTree {
     /// The hashes of the partial tile at each level; empty where the level has none.
     border: Vec<Arc<[Hash]>>,
     /// Authenticated full tiles above the lowest level.
-    kept: Mutex<HashMap<(u8, u64), Arc<[Hash]>>>,
+    kept: Mutex<Kept>,
 }
+
+/// By level and number.
+type Kept = HashMap<(u8, u64), Arc<[Hash]>>;
 
 type Hashes<'a> = Pin<Box<dyn Future<Output = Result<Arc<[Hash]>, PublishedError>> + Send + 'a>>;
 
@@ -80,7 +83,7 @@ impl PublishedTree {
         if size > self.size() {
             return Err(ProofError::Beyond(size, self.size()).into());
         }
-        self.from_subtrees(|source| source.root_of(0, size).map_err(MakeError::Source)).await
+        self.over_subtrees(|source| source.root_of(0, size).map_err(MakeError::Source)).await
     }
 
     /// Checks that this log still contains the one of an earlier checkpoint.
@@ -97,12 +100,12 @@ impl PublishedTree {
 
     /// The inclusion proof of an entry under the checkpoint.
     pub async fn inclusion_proof(&self, index: u64) -> Result<Vec<Hash>, PublishedError> {
-        self.from_subtrees(|source| proof::inclusion(source, index, self.size())).await
+        self.over_subtrees(|source| proof::inclusion(source, index, self.size())).await
     }
 
     /// The proof that the tree of `old` entries is a prefix of this one.
     pub async fn consistency_proof(&self, old: u64) -> Result<Vec<Hash>, PublishedError> {
-        self.from_subtrees(|source| proof::consistency(source, old, self.size())).await
+        self.over_subtrees(|source| proof::consistency(source, old, self.size())).await
     }
 
     /// The entries of a bundle, each the leaf that the tree has at its place. With `tiles` the bundle's hash tile is
@@ -169,13 +172,13 @@ impl PublishedTree {
         })
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<(u8, u64), Arc<[Hash]>>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         // Whoever panicked had it locked for a look-up: it is whole.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a computation over complete subtrees: once to learn which ones it wants, then, with these read, for good.
-    async fn from_subtrees<T>(
+    async fn over_subtrees<T>(
         &self,
         compute: impl Fn(&mut Known) -> Result<T, MakeError<Infallible>>,
     ) -> Result<T, PublishedError> {
@@ -192,7 +195,7 @@ impl PublishedTree {
             let hashes = self.hashes(tile_level, first / TILE_LEAVES).await?;
             let from = (first % TILE_LEAVES) as usize;
             let subtree = hashes.get(from..from + width as usize);
-            let subtree = subtree.ok_or(ProofError::Beyond(first, self.size()))?;
+            let subtree = subtree.ok_or_else(|| ProofError::Beyond(first, self.size()))?;
             known.known.insert((level, index), fold(subtree));
         }
         compute(&mut known).map_err(beyond)
