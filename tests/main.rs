@@ -15,6 +15,7 @@ mod log_append;
 mod log_damage;
 mod log_index;
 mod log_kill;
+mod log_oracle;
 mod log_power_cut;
 mod log_refuses;
 mod log_support;
