@@ -262,3 +262,60 @@ async fn proofs_stand_alone() {
         assert!(stderr(&output).contains("entries 0 to 299"), "{}", stderr(&output));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fsck_compares_everything_and_repairs_what_is_derived() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let vkey = real_log(folder.path(), 700).await.verifier().to_string();
+    let fsck = |more: &[&str]| {
+        let flags = ["log", "fsck", "--data", &path("data"), "--published", &path("published"), "--vkey", &vkey];
+        kopuro(&[&flags, more].concat())
+    };
+    let output = fsck(&[]);
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("700 of 700 entries, 7 tiles and bundles"), "{}", stdout(&output));
+
+    // One is gone, one is another, one of the right border is short.
+    std::fs::remove_file(path("published/tile/0/001")).unwrap();
+    std::fs::write(path("published/tile/entries/000"), b"what?").unwrap();
+    std::fs::write(path("published/tile/1/000.p/2"), [7; 32]).unwrap();
+    // A stray file where only segments of the index are.
+    std::fs::create_dir_all(path("data/index")).unwrap();
+    std::fs::write(path("data/index/stray"), b"?").unwrap();
+    let output = fsck(&[]);
+    let text = stdout(&output);
+    assert!(!output.status.success(), "{text}");
+    for named in ["tile/entries/000 differs", "tile/1/000.p/2 differs", "tile/0/001 is not there", "index      BAD"] {
+        assert!(text.contains(named), "{named}: {text}");
+    }
+    let output = fsck(&["--repair"]);
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("3 of them written again"), "{}", stdout(&output));
+    let output = kopuro(&["log", "verify", &path("published"), "--vkey", &vkey]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(fsck(&[]).status.success());
+
+    // Published beyond what is stored, and another history: nothing that can be repaired.
+    for entries in [small_entries(701), small_entries(700)] {
+        publish(Path::new(&path("published")), &entries, 0, &signer(1));
+        let evidence = std::fs::read(path("published/tile/entries/000")).unwrap();
+        let output = fsck(&["--repair"]);
+        assert!(!output.status.success() && stdout(&output).contains("published  BAD"), "{}", stdout(&output));
+        assert_eq!(std::fs::read(path("published/tile/entries/000")).unwrap(), evidence);
+    }
+}
+
+/// Leaves a publication, its key and an older checkpoint where tests/foreign wants them; does nothing when it runs as an
+/// ordinary test.
+#[test]
+fn for_foreign_verifiers() {
+    let Some(folder) = std::env::var_os("KOPURO_TEST_PUBLISH") else { return };
+    let folder = Path::new(&folder);
+    let entries = small_entries(70_000);
+    std::fs::create_dir_all(folder).unwrap();
+    publish(folder, &entries[..700], 0, &signer(1));
+    std::fs::copy(folder.join("checkpoint"), folder.join("older-checkpoint")).unwrap();
+    publish(folder, &entries, 700, &signer(1));
+    std::fs::write(folder.join("vkey"), format!("{}\n", signer(1).verifier())).unwrap();
+}

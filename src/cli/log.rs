@@ -1,6 +1,7 @@
 //! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder; and
 //! verify a log as it is published, as anybody.
 
+mod fsck;
 mod print;
 mod proof;
 mod published;
@@ -73,6 +74,8 @@ enum Command {
     },
     /// Write the proof that an entry is in the log: a .tlog-proof (C2SP)
     Proof(proof::Args),
+    /// Compare a stopped node's store, head, index and publication, and repair what is derived
+    Fsck(fsck::Args),
     /// Check a .tlog-proof against an entry and the log's key
     CheckProof(proof::CheckArgs),
 }
@@ -195,6 +198,10 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Proof(proof) if proof.place.is_some() => return proof::of_published(proof).await,
         Command::CheckProof(check) => return proof::check(&check),
+        Command::Fsck(fsck) => {
+            let folder = args.data.context("whose log? --data with the data folder of a node that is not running")?;
+            return fsck::run(&folder, &fsck).await;
+        }
         command => command,
     };
     let mut source = match &args.data {
@@ -254,7 +261,7 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
         Command::Stats(filter) => printer.stats(&source.stats(filter.filter()).await?)?,
         Command::Verify { flags, .. } => return verify::node(&mut source, flags.vkey()?).await,
         Command::Proof(proof) => return proof::of_log(&mut source, proof).await,
-        Command::CheckProof(check) => return proof::check(&check),
+        Command::CheckProof(_) | Command::Fsck(_) => bail!("nothing to ask a log for"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -106,8 +106,8 @@ impl Publication {
         String::from_utf8(bytes.into()).map_err(|_| self.failed("checkpoint", "not UTF-8"))
     }
 
-    /// A tile's or bundle's bytes, as published. Of a partial one that is gone, the full one: the caller cuts it.
-    pub(super) async fn tile(&self, tile: Tile) -> Result<(Bytes, Tile), PublishedError> {
+    /// A tile's or bundle's bytes, as published and not verified. Of a partial one that is gone, the full one: the caller cuts it.
+    pub async fn tile(&self, tile: Tile) -> Result<(Bytes, Tile), PublishedError> {
         if let Some(bytes) = self.get(&tile.to_string(), largest(tile)).await? {
             return Ok((bytes, tile));
         }
