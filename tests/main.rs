@@ -3,6 +3,7 @@
 mod audit;
 mod audit_through_node;
 mod config;
+mod cosigners;
 mod demo;
 mod directory;
 mod directory_source;
@@ -30,3 +31,5 @@ mod reload;
 mod same_member;
 mod services;
 mod telemetry;
+mod witness;
+mod witness_process;

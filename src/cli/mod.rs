@@ -11,6 +11,7 @@ mod monitor;
 mod node;
 mod pki;
 mod trusted;
+mod witness;
 
 /// Interoperability gateway between state bodies: typed gRPC over mutual TLS, every exchange in a verifiable log.
 #[derive(Debug, Parser)]
@@ -36,6 +37,8 @@ enum Command {
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
     Directory(directory::Args),
+    /// Cosign the checkpoints of logs, as an independent body
+    Witness(witness::Args),
 }
 
 /// Runs the command; the error is what to tell the person who gave it.
@@ -48,5 +51,6 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
+        Command::Witness(args) => witness::run(args),
     }
 }

@@ -1,12 +1,14 @@
 //! Whose signatures count: logs' keys from flags, a directory or a witness policy, and the policy's quorum.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 
 use crate::log::Checkpoint;
 use crate::oversight::published::Quorum;
 use crate::trust::note::{Note, Verifier};
+use crate::trust::policy::WitnessPolicy;
 
 /// Logs' keys, each named for its log's origin, and what else a checkpoint must carry.
 #[derive(Clone, Default)]
@@ -18,7 +20,10 @@ pub(super) struct Trusted {
 impl Trusted {
     /// Takes a policy's logs for known and its quorum for required.
     pub(super) fn add_policy(&mut self, path: &Path) -> anyhow::Result<()> {
-        anyhow::bail!("{}: witness policies are not read yet", path.display())
+        let policy = WitnessPolicy::read(path)?;
+        self.keys.extend(policy.logs().iter().map(|log| log.key.clone()));
+        self.quorum = Some(Arc::new(move |note| policy.require(note).map(drop).map_err(|error| error.to_string())));
+        Ok(())
     }
 
     /// The key of the log with this origin.

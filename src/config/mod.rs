@@ -12,6 +12,7 @@ mod grants;
 mod limits;
 pub(crate) mod units;
 mod watch;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
 pub use watch::{Change, Watch, watch};
+pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessTls, load_witness};
 
 use document::Step;
 
@@ -52,6 +54,9 @@ pub struct NodeConfig {
     /// Grants and outbound list.
     #[serde(default)]
     pub policy: Policy,
+    /// Who cosigns its checkpoints before they are published. Default nobody.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// Its member's back-ends, by system name.
     #[serde(default)]
     pub backends: BTreeMap<String, Backend>,
@@ -279,8 +284,9 @@ impl NodeConfig {
             &mut self.policy.outbound,
         ];
         let optional = self.backends.values_mut().filter_map(|backend| backend.ca.as_mut());
+        let witness = self.witness.iter_mut().flat_map(Witness::paths);
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);
-        for path in files.into_iter().chain(lists).chain(optional) {
+        for path in files.into_iter().chain(lists).chain(optional).chain(witness) {
             *path = base.join(&path);
         }
         for mirror in &mut self.directory.mirrors {

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::LoadedBackend;
 use crate::config::NodeConfig;
 use crate::config::document::{ConfigError, Problem, Severity, Step};
+use crate::oversight::witness::{Cosigners, CosignersError};
 use crate::trust::certificate::{Anchors, Usage};
 use crate::trust::directory::{Mirror, SourceOptions};
 use crate::trust::identity::SystemId;
@@ -115,6 +116,30 @@ pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut 
         Err(error) => {
             problems.push(config.problem(&certificate, error.to_string(), "have a new one issued"));
             None
+        }
+    }
+}
+
+/// The witnesses' policy: whether it can be met, and whether it knows this log.
+pub(super) fn check_witness(config: &NodeConfig, signer: Option<&Signer>, problems: &mut Vec<Problem>) {
+    let Some(witness) = &config.witness else { return };
+    match Cosigners::from_config(witness) {
+        Ok(cosigners) => {
+            let logs = cosigners.policy().logs();
+            let ours = signer.is_none_or(|signer| logs.iter().any(|log| log.key == signer.verifier()));
+            if !logs.is_empty() && !ours {
+                let what = format!("{} lists other logs, and not this node's", witness.policy.display());
+                let remedy = "add a line: log, and the key that kopuro directory keygen printed for log.key";
+                problems.push(config.problem(&steps("witness", "policy"), what, remedy));
+            }
+        }
+        Err(error @ CosignersError::Roots(_)) => {
+            let remedy = "give a PEM file of root certificates";
+            problems.push(config.problem(&steps("witness", "roots"), error.to_string(), remedy));
+        }
+        Err(error) => {
+            let remedy = "correct the policy (https://c2sp.org/tlog-policy); witnesses need their URL";
+            problems.push(config.problem(&steps("witness", "policy"), error.to_string(), remedy));
         }
     }
 }
