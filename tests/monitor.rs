@@ -396,3 +396,49 @@ async fn the_page_is_for_people_and_the_metrics_for_operators() {
     assert!(metrics.contains("kopuro_monitor_exchanges_wrong{problem=\"MISSING_AT_PROVIDER\"} 1"), "{metrics}");
     assert_eq!(get("/healthz").await, "ok\n");
 }
+
+/// Publishes two members' logs of as many exchanges as the environment says, for measurements: both sides of each in
+/// small entries as nodes write them. Does nothing when it runs as an ordinary test.
+#[test]
+fn for_measurements() {
+    let Some(folder) = std::env::var_os("KOPURO_TEST_MEASURE") else { return };
+    let exchanges: usize = std::env::var("KOPURO_TEST_EXCHANGES").unwrap().parse().unwrap();
+    let folder = PathBuf::from(folder);
+    let ids: Vec<Uuid> = (0..exchanges)
+        .map(|n| {
+            let mut id = *Uuid::now_v7().as_bytes();
+            // A thousand exchanges a second.
+            id[..6].copy_from_slice(&(NOON as u64 + n as u64).to_be_bytes()[2..]);
+            Uuid::from_bytes(id)
+        })
+        .collect();
+    for (name, kinds) in [
+        ("asked", [Kind::RequestSent, Kind::ResponseReceived]),
+        ("answered", [Kind::RequestReceived, Kind::ResponseSent]),
+    ] {
+        let entries = ids.iter().enumerate().flat_map(|(n, id)| {
+            kinds.map(|kind| {
+                let closes = matches!(kind, Kind::ResponseReceived | Kind::ResponseSent);
+                let entry = kopuro::log::entry::Entry {
+                    kind: kind.into(),
+                    exchange_id: id.as_bytes().to_vec().into(),
+                    time_unix_ms: NOON + n as i64,
+                    consumer: DESK.into(),
+                    provider: PROBE.into(),
+                    service: "probe.v1.Probe".into(),
+                    method: "Unary".into(),
+                    legal_basis: "tax-code-2022-art-118".into(),
+                    publication: 1,
+                    outcome: i32::from(closes),
+                    commitment: vec![7; 32].into(),
+                    ..Default::default()
+                };
+                bytes::Bytes::from(entry.encode_to_vec())
+            })
+        });
+        let signer = Signer::generate(&format!("{name}.example/log")).unwrap();
+        let published = folder.join(name);
+        harness::publisher::publish(&published, &entries.collect::<Vec<_>>(), 0, &signer);
+        std::fs::write(published.join("vkey"), signer.verifier().to_string()).unwrap();
+    }
+}

@@ -306,6 +306,36 @@ async fn fsck_compares_everything_and_repairs_what_is_derived() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policys_quorum_is_required() {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use kopuro::trust::note::{Cosigner, Note};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let vkey = real_log(folder.path(), 10).await.verifier().to_string();
+    let witness = Cosigner::generate("council.example/witness").unwrap();
+    let policy = format!("log {vkey}\nwitness council {}\nquorum council\n", witness.verifier());
+    std::fs::write(path("policy"), policy).unwrap();
+    let state = path("state");
+    let verify = || kopuro(&["log", "verify", &path("published"), "--policy", &path("policy")]);
+    let monitor = || {
+        let flags = ["monitor", "--log", &path("published"), "--policy", &path("policy"), "--state", &state, "--once"];
+        kopuro(&flags)
+    };
+    for output in [verify(), monitor()] {
+        assert!(!output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    }
+    let checkpoint = path("published/checkpoint");
+    let note = std::fs::read_to_string(&checkpoint).unwrap();
+    let cosignature = witness.cosign(Note::parse(&note).unwrap().text(), 1_795_600_000).unwrap();
+    let data = [&cosignature.key_id[..], &cosignature.bytes].concat();
+    let line = format!("— {} {}\n", cosignature.name, BASE64_STANDARD.encode(data));
+    std::fs::write(&checkpoint, note + &line).unwrap();
+    for output in [verify(), monitor()] {
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    }
+}
+
 /// Leaves a publication, its key and an older checkpoint where tests/foreign wants them; does nothing when it runs as an
 /// ordinary test.
 #[test]
