@@ -241,6 +241,26 @@ async fn what_is_damaged_shortened_or_gone_is_said_and_honest_logs_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_reached_at_first_is_waited_for() {
+    let logs = Logs::new();
+    let id = logs.exchange([OK, None], NOON).await;
+    for _ in 0..10 {
+        logs.exchange([OK, OK], NOON).await;
+    }
+    logs.publish();
+    let away = logs.folder.path().join("away");
+    std::fs::rename(logs.published("answered"), &away).unwrap();
+    let mut options = logs.options();
+    options.known.iter_mut().for_each(|known| known.member = None);
+    let mut monitor = Monitor::open(options).unwrap();
+    let report = look(&mut monitor, NOON + 60 * MINUTE).await;
+    assert_eq!((report.exchanges.waiting, report.exchanges.unchecked, report.exchanges.wrong), (11, 0, 0), "{report}");
+    std::fs::rename(&away, logs.published("answered")).unwrap();
+    let report = look(&mut monitor, NOON + 90 * MINUTE).await;
+    assert_eq!((report.exchanges.agreed, told(&report)), (10, vec![("MISSING_AT_PROVIDER", id.to_string())]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hidden_entries_are_counted_and_joined_once_they_are_opened() {
     use kopuro::log::entry::Publication;
     let logs = Logs::new();

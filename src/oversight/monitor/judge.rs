@@ -25,6 +25,8 @@ pub(super) struct Bench {
     pub(super) members: Vec<Option<String>>,
     /// Members whose logs are followed.
     pub(super) followed: HashSet<String>,
+    /// Whether it is known whose each of the logs is: one that has not been reached yet may be anybody's.
+    pub(super) all_known: bool,
     pub(super) now_ms: i64,
     pub(super) grace_ms: i64,
 }
@@ -185,12 +187,16 @@ fn compare(asked: &View<'_>, answered: &View<'_>, bench: &Bench, consumer: &str,
     };
     let never_left = |end: Ending| end.outcome == Outcome::Refused && end.side == Side::Consumer;
     let follows = |member: &str| bench.followed.contains(member);
+    let not_followed = match bench.all_known {
+        true => Verdict::Unchecked,
+        false => Verdict::Waiting(Some(bench.now_ms.saturating_add(bench.grace_ms))),
+    };
     match (asked.is_empty(), answered.is_empty()) {
         (true, true) => Verdict::Agreed,
         (false, true) => match asked.ending {
             None => Verdict::Waiting(None),
             Some(end) if never_left(end) => Verdict::Agreed,
-            Some(_) if !follows(provider) => Verdict::Unchecked,
+            Some(_) if !follows(provider) => not_followed,
             Some(end) if end.outcome == Outcome::Failed => Verdict::NeverArrived,
             Some(end) => {
                 let told = format!("the consumer's log closes it as {end}, the provider's log has nothing of it");
@@ -199,7 +205,7 @@ fn compare(asked: &View<'_>, answered: &View<'_>, bench: &Bench, consumer: &str,
         },
         (true, false) if !follows(consumer) => match answered.ending {
             None => Verdict::Waiting(None),
-            Some(_) => Verdict::Unchecked,
+            Some(_) => not_followed,
         },
         (true, false) => {
             let told = match answered.ending {

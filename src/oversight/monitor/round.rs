@@ -141,9 +141,11 @@ impl Monitor {
 
     fn bench(&self, now_ms: i64) -> Bench {
         let members: Vec<_> = self.state.logs.iter().map(|log| log.member.clone()).collect();
-        let followed = self.followed.iter().filter_map(|followed| members.get(followed.number?)?.clone()).collect();
+        let whose = |followed: &super::Followed| members.get(followed.number?)?.clone();
+        let followed = self.followed.iter().filter_map(whose).collect();
+        let all_known = self.followed.iter().all(|followed| whose(followed).is_some());
         let grace_ms = i64::try_from(self.options.grace.as_millis()).unwrap_or(i64::MAX);
-        Bench { members, followed, now_ms, grace_ms }
+        Bench { members, followed, all_known, now_ms, grace_ms }
     }
 
     fn take(&mut self, number: usize, batch: Batch, bench: &mut Bench) -> Result<(), MonitorError> {
@@ -161,6 +163,8 @@ impl Monitor {
                         log.member.clone_from(&member);
                         bench.followed.extend(member.clone());
                         bench.members[number] = member;
+                        let known = |followed: &super::Followed| bench.members.get(followed.number?)?.as_ref();
+                        bench.all_known = self.followed.iter().all(|followed| known(followed).is_some());
                     }
                     self.exchanges.add(id, fact, bench)?;
                 }

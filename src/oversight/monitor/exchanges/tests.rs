@@ -5,7 +5,13 @@ const MINUTE: i64 = 60_000;
 
 fn bench(now_ms: i64) -> Bench {
     let members: Vec<_> = ["KG/GOV/1", "KG/GOV/2"].map(|member| Some(member.to_owned())).into();
-    Bench { followed: members.iter().flatten().cloned().collect(), members, now_ms, grace_ms: 10 * MINUTE }
+    Bench {
+        followed: members.iter().flatten().cloned().collect(),
+        members,
+        all_known: true,
+        now_ms,
+        grace_ms: 10 * MINUTE,
+    }
 }
 
 /// The id of exchange `n`, which began in minute `n`.

@@ -6,7 +6,7 @@ const CIVIL: &str = "KG/GOV/2/civil";
 /// Log 0 is the consumer's, log 1 the provider's, log 2 somebody else's.
 fn bench(now_ms: i64) -> Bench {
     let members: Vec<_> = ["KG/GOV/1", "KG/GOV/2", "KG/GOV/3"].map(|member| Some(member.to_owned())).into();
-    Bench { followed: members.iter().flatten().cloned().collect(), members, now_ms, grace_ms: 100 }
+    Bench { followed: members.iter().flatten().cloned().collect(), members, all_known: true, now_ms, grace_ms: 100 }
 }
 
 fn fact(log: u32, index: u64, kind: Kind, outcome: Outcome) -> Fact {
@@ -116,6 +116,8 @@ fn a_side_has_its_grace_and_a_log_that_is_not_followed_is_not_asked() {
     let mut alone = bench(10_000);
     alone.followed.remove("KG/GOV/1");
     assert_eq!(judge(&facts, &alone), Verdict::Unchecked);
+    alone.all_known = false;
+    assert_eq!(judge(&facts, &alone), Verdict::Waiting(Some(10_100)), "one not reached yet may be the consumer's");
     assert_eq!(judge(&asked(Some(Outcome::Failed)), &bench(0)), Verdict::NeverArrived);
 }
 
