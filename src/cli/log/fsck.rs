@@ -102,7 +102,7 @@ fn index(folder: &Path, log: &Arc<ClosedLog>, repair: bool) -> anyhow::Result<Pa
         return Ok(Part::Good("none; the node builds it".into()));
     }
     let fresh = tempfile::tempdir_in(folder).context("room for a new index")?;
-    let made = Index::open(IndexOptions { folder: fresh.path().into(), ..options.clone() }, log.clone())?;
+    let made = Index::open(IndexOptions { folder: fresh.path().into(), ..IndexOptions::new(folder) }, log.clone())?;
     made.catch_up()?;
     drop(made);
     let expected = files(fresh.path())?;
