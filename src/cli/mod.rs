@@ -7,8 +7,10 @@ mod connect;
 pub mod demo;
 mod directory;
 mod log;
+mod monitor;
 mod node;
 mod pki;
+mod trusted;
 mod witness;
 
 /// Interoperability gateway between state bodies: typed gRPC over mutual TLS, every exchange in a verifiable log.
@@ -29,6 +31,8 @@ enum Command {
     Call(Box<call::Args>),
     /// Query, watch and verify a node's log
     Log(Box<log::Args>),
+    /// Follow published logs and report what does not match
+    Monitor(Box<monitor::Args>),
     /// Keys and certificates of a federation
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
@@ -44,6 +48,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
         Command::Log(args) => log::run(*args),
+        Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
         Command::Witness(args) => witness::run(args),

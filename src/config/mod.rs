@@ -11,7 +11,7 @@ mod document;
 mod grants;
 mod limits;
 mod publish;
-mod units;
+pub(crate) mod units;
 mod watch;
 mod witness;
 

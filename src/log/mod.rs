@@ -14,6 +14,7 @@
 //! tree proof  RFC 6962                     (pure)    checkpoint  the signed statement of size and root
 //! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
 //! entry_proof what a node shows another    (pure)
+//! tlog_proof  C2SP proofs that stand alone (pure)
 //! seal        private halves under a key file        store       append, read, head: the seam, and sled behind it
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
@@ -51,6 +52,7 @@ mod sled_store;
 mod space;
 mod store;
 pub mod tile;
+pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
 

@@ -7,6 +7,7 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod proof;
 pub(crate) mod published;
+pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod stand_in;
 

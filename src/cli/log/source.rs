@@ -15,11 +15,12 @@ use crate::log::checkpoint::Checkpoint;
 use crate::log::closed::ClosedLog;
 use crate::log::hidden::Seen;
 use crate::log::index::{Index, IndexOptions, Query};
+use crate::log::tree::Hash;
 use crate::oversight::{filter, join};
 use crate::proto::kopuro::audit::v1::audit_log_client::AuditLogClient;
 use crate::proto::kopuro::audit::v1::{
-    Filter, GetCheckpointRequest, GetExchangeRequest, IndexedEntry, Order, QueryExchangesRequest,
-    QueryExchangesResponse, StatsRequest, StatsResponse, TailEntriesRequest,
+    Filter, GetCheckpointRequest, GetExchangeRequest, GetInclusionProofRequest, IndexedEntry, Order,
+    QueryExchangesRequest, QueryExchangesResponse, StatsRequest, StatsResponse, TailEntriesRequest,
 };
 
 /// Nobody waits behind us: on a folder, questions take what they take.
@@ -111,6 +112,17 @@ impl Source {
             }
             Self::Folder { log, .. } => Ok(log.checkpoint().clone()),
         }
+    }
+
+    /// An entry, its audit path and the latest checkpoint, as a node gives them; not verified.
+    pub(super) async fn inclusion_proof(&mut self, index: u64) -> anyhow::Result<(Bytes, Vec<Hash>, Checkpoint)> {
+        let Self::Node(client) = self else { bail!("only a node makes proofs") };
+        let request = GetInclusionProofRequest { index, tree_size: 0 };
+        let response = client.get_inclusion_proof(request).await.map_err(refused)?.into_inner();
+        let hash = |bytes: &Bytes| Some(Hash(bytes.as_ref().try_into().ok()?));
+        let path: Option<Vec<Hash>> = response.hashes.iter().map(hash).collect();
+        let checkpoint = Checkpoint::parse(&response.checkpoint)?;
+        Ok((response.entry, path.context("a hash has not 32 bytes")?, checkpoint))
     }
 
     pub(super) async fn stats(&mut self, filter: Filter) -> anyhow::Result<StatsResponse> {
