@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod config;
+mod failpoint;
 pub mod gateway;
 pub mod log;
 pub mod oversight;

@@ -22,6 +22,13 @@ pub mod kopuro {
             tonic::include_proto!("kopuro.log.v1");
         }
     }
+    /// `kopuro.node`.
+    pub mod node {
+        /// `kopuro.node.v1`: what nodes ask each other.
+        pub mod v1 {
+            tonic::include_proto!("kopuro.node.v1");
+        }
+    }
     /// `kopuro.audit`.
     pub mod audit {
         /// `kopuro.audit.v1`: the auditor's API.

@@ -211,7 +211,8 @@ fn the_examples_load() {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(deploy.join("grants.example.toml"), folder.path().join("grants.toml")).unwrap();
     let grants = config::load_grants(folder.path(), &member(CIVIL)).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(grants.len(), 3);
+    assert_eq!(grants.len(), 4);
+    assert_eq!(grants[3].provider.as_str(), "KG/GOV/70000005/node", "the node itself");
     assert_eq!(grants[1].publication, Publication::Delayed { days: 90 });
     // 2028-12-31 is the last day: the grant ends as 2029 begins.
     assert_eq!(grants[0].until_unix_ms, Some(1_861_920_000_000));
@@ -224,17 +225,7 @@ fn the_examples_load() {
 /// What is commented out in the example is the default: with all of it in force, nothing changes.
 #[test]
 fn the_example_shows_the_defaults() {
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    let text = fs::read_to_string(deploy.join("node.example.toml")).unwrap();
-    let with_defaults: String = text
-        .lines()
-        .filter(|line| !line.contains("none by default"))
-        .map(|line| {
-            let setting =
-                line.strip_prefix("# ").filter(|rest| rest.split_once(" = ").is_some_and(|(name, _)| is_name(name)));
-            format!("{}\n", setting.unwrap_or(line))
-        })
-        .collect();
+    let (text, with_defaults) = example("node.example.toml");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.toml");
     let load = |text: &str| {
@@ -244,6 +235,38 @@ fn the_example_shows_the_defaults() {
     };
     assert!(with_defaults.contains("\nstream_idle = \"5m\""), "{with_defaults}");
     assert_eq!(load(&text), load(&with_defaults));
+}
+
+/// A witness's example likewise.
+#[test]
+fn the_witness_s_example_shows_the_defaults() {
+    let (text, with_defaults) = example("witness.example.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("witness.toml");
+    let load = |text: &str| {
+        fs::write(&path, text).unwrap();
+        let config = config::load_witness(&path).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        format!("{config:#?}")
+    };
+    assert!(with_defaults.contains("\nburst = 100"), "{with_defaults}");
+    assert_eq!(load(&text), load(&with_defaults));
+    let log = config::load_witness(&path).unwrap().logs[0].parse::<kopuro::trust::note::Verifier>();
+    assert_eq!(log.unwrap().name(), "gw.civil.example/log");
+}
+
+/// An example's text, and the same with all defaults in force.
+fn example(name: &str) -> (String, String) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap();
+    let with_defaults = text
+        .lines()
+        .filter(|line| !line.contains("none by default"))
+        .map(|line| {
+            let setting =
+                line.strip_prefix("# ").filter(|rest| rest.split_once(" = ").is_some_and(|(name, _)| is_name(name)));
+            format!("{}\n", setting.unwrap_or(line))
+        })
+        .collect();
+    (text, with_defaults)
 }
 
 fn is_name(text: &str) -> bool {
@@ -571,4 +594,48 @@ fn the_binary_fails_its_check_on_mismatches() {
         &String::from_utf8_lossy(&output.stderr),
         &["[backends.civil-registry]", "kopuro: the configuration has 2 problems"],
     );
+}
+
+#[test]
+fn a_witness_policy_is_checked() {
+    use kopuro::trust::note::Cosigner;
+    let mut site = Site::new();
+    let base = fs::read_to_string(site.path("node.toml")).unwrap();
+    assert!(site.config().witness.is_none());
+    site.write("node.toml", &format!("{base}\n[witness]\npolicy = \"witnesses.policy\"\n"));
+    let witness = site.config().witness.unwrap();
+    assert_eq!((witness.timeout, witness.grace), (Duration::from_secs(10), Duration::from_secs(1)));
+    assert_eq!(witness.policy, site.path("witnesses.policy"));
+    assert_told(&site.problems(), &["witness.policy: ", "No such file"]);
+
+    let key = Cosigner::generate("w.example/1").unwrap().verifier();
+    let log = site.directory.nodes[0].log_key.clone();
+    for (policy, told) in [
+        (format!("witness w {key} http://127.0.0.1:1\nquorum x\n"), "line 2: no witness or group x"),
+        (format!("witness w {key}\nquorum w\n"), "it can never be met"),
+        (
+            format!(
+                "log {}\nwitness w {key} http://127.0.0.1:1\nquorum w\n",
+                Signer::generate("x").unwrap().verifier()
+            ),
+            "lists other logs, and not this node's",
+        ),
+    ] {
+        site.write("witnesses.policy", &policy);
+        assert_told(&site.problems(), &["node.toml:", "witness.policy: ", told]);
+    }
+    for policy in [
+        format!("witness w {key} http://127.0.0.1:1\nquorum w\n"),
+        format!("log {log}\nwitness w {key} https://w.example/kg\nquorum w\n"),
+        format!("witness w {key}\nquorum none\n"),
+    ] {
+        site.write("witnesses.policy", &policy);
+        assert_eq!(site.problems(), "");
+    }
+    // A witness's key is no log's, nor a council's.
+    site.directory.nodes[0].log_key = key.clone();
+    assert!(Directory::parse_text(&site.directory.to_text()).is_err());
+    site.directory.nodes[0].log_key = log;
+    site.directory.council = vec![key];
+    assert!(Directory::parse_text(&site.directory.to_text()).is_err());
 }

@@ -88,9 +88,11 @@ async fn streams_flow_both_ways() {
     drop(sender);
     assert!(echo.message().await.unwrap().is_none());
 
-    let done = |entries: &[_]| entries.len() == 6;
-    for node in [&running.consumer, &running.provider] {
-        let entries = Running::entries_until(node, done).await;
+    // Two streamed requests ran to their end: the consumer's node says so of both.
+    for (node, count) in [(&running.consumer, 8), (&running.provider, 6)] {
+        let entries = Running::entries_until(node, |entries| entries.len() == count).await;
+        let completed = entries.iter().filter(|entry| entry.kind() == Kind::RequestCompleted).count();
+        assert_eq!(completed, count - 6, "{:?}", told(&entries));
         assert!(entries.iter().filter(|e| e.outcome() == Outcome::Ok).count() == 3, "{:?}", told(&entries));
     }
     running.stop().await;
@@ -116,8 +118,8 @@ async fn errors_keep_their_details_and_trailers() {
         assert_eq!(details.error_info().unwrap().reason, "PROBE_FAILED");
         assert_eq!(details.localized_message().unwrap().message, "Ката кетти");
     }
-    for node in [&running.consumer, &running.provider] {
-        let entries = Running::entries_until(node, |e| e.len() == 6).await;
+    for (node, count) in [(&running.consumer, 7), (&running.provider, 6)] {
+        let entries = Running::entries_until(node, |e| e.len() == count).await;
         let closing: Vec<_> = entries.iter().filter(|e| e.outcome() == Outcome::Error).collect();
         assert_eq!(closing.len(), 3);
         assert!(closing.iter().all(|e| e.grpc_status == Code::FailedPrecondition as u32 && e.reason.is_empty()));

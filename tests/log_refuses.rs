@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kopuro::gateway::Node;
-use kopuro::log::entry::{Kind, Outcome, Side};
+use kopuro::log::entry::{Entry, Kind, Outcome, Side};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -157,8 +157,10 @@ async fn answer_is_withheld(member: &str, side: &str) {
     let node = if member == CONSUMER { &running.consumer } else { &running.provider };
     assert_eq!(health(&mut running.federation, node, as_whom).await, ServingStatus::NotServing);
     if member == PROVIDER {
-        let entries = Running::entries_until(&running.consumer, |entries| entries.len() == 6).await;
-        let ends: Vec<_> = entries.iter().filter(|entry| entry.kind() != Kind::RequestSent).collect();
+        let is_end = |entry: &&Entry| !matches!(entry.kind(), Kind::RequestSent | Kind::RequestCompleted);
+        let three = |entries: &[Entry]| entries.iter().filter(is_end).count() == 3;
+        let entries = Running::entries_until(&running.consumer, three).await;
+        let ends: Vec<_> = entries.iter().filter(is_end).collect();
         assert!(
             ends.iter().all(|end| (end.outcome(), end.reason.as_str(), end.side())
                 == (Outcome::Failed, "LOG_UNAVAILABLE", Side::Provider)),

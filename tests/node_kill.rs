@@ -150,7 +150,9 @@ impl Seen {
     }
 
     fn kinds(&self, id: &Uuid) -> Vec<Kind> {
-        self.by_exchange.get(id).into_iter().flatten().map(Entry::kind).collect()
+        let kinds = self.by_exchange.get(id).into_iter().flatten().map(Entry::kind);
+        // Neither opens nor closes.
+        kinds.filter(|kind| *kind != Kind::RequestCompleted).collect()
     }
 }
 
@@ -275,12 +277,13 @@ fn files_in(folder: &Path) -> usize {
 fn closed_once(log: &Seen, opening: Kind) -> usize {
     let mut interrupted = 0;
     for (id, entries) in &log.by_exchange {
-        let kinds: Vec<Kind> = entries.iter().map(Entry::kind).collect();
+        let entries: Vec<_> = entries.iter().filter(|entry| entry.kind() != Kind::RequestCompleted).collect();
+        let kinds: Vec<Kind> = entries.iter().map(|entry| entry.kind()).collect();
         if matches!(kinds[..], [Kind::Refused | Kind::Audit]) {
             continue;
         }
         assert_eq!((kinds.len(), kinds[0]), (2, opening), "{id}: {kinds:?}");
-        let end = &entries[1];
+        let end = entries[1];
         if end.reason == "INTERRUPTED" {
             assert_eq!((end.kind(), end.outcome()), (Kind::Failed, Outcome::Failed), "{id}");
             interrupted += 1;

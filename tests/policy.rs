@@ -145,10 +145,37 @@ fn reasons_and_codes_are_stable() {
         (Denial::Expired { until_unix_ms: 0 }, "GRANT_EXPIRED", Code::PermissionDenied),
         (Denial::PurposeRequired { possible: vec![] }, "PURPOSE_REQUIRED", Code::FailedPrecondition),
         (Denial::PurposeNotAllowed, "PURPOSE_NOT_ALLOWED", Code::FailedPrecondition),
+        (
+            Denial::PublicationTooOpen { recorded: Publication::Public, granted: Publication::Sealed },
+            "PUBLICATION_TOO_OPEN",
+            Code::FailedPrecondition,
+        ),
         (Denial::RateLimited { retry_after: Default::default() }, "RATE_LIMITED", Code::ResourceExhausted),
     ];
     for (denial, reason, code) in all {
         assert_eq!((denial.reason(), denial.code()), (reason, code));
+    }
+}
+
+#[test]
+fn a_consumer_must_record_as_strictly_as_the_grant() {
+    let classes =
+        [Publication::Public, Publication::Delayed { days: 1 }, Publication::Delayed { days: 30 }, Publication::Sealed];
+    // From the least strict to the strictest.
+    for (at, granted) in classes.iter().enumerate() {
+        let mut given = grant("KG/GOV/6/tax", &["*"], "a");
+        given.publication = *granted;
+        for (recorded_at, recorded) in classes.iter().enumerate() {
+            let checked = given.check_recorded(*recorded);
+            assert_eq!(checked.is_ok(), recorded_at >= at, "{recorded} under {granted}");
+            assert_eq!(granted.stricter(*recorded), classes[at.max(recorded_at)]);
+        }
+        assert_eq!(granted.to_string().parse(), Ok(*granted));
+    }
+    let denied = Denial::PublicationTooOpen { recorded: Publication::Public, granted: classes[2] };
+    assert!(denied.to_string().ends_with("must set publication = { delayed_days = 30 }"), "{denied}");
+    for wrong in ["", "secret", "delayed", "delayed x", "delayed 1 2", "Sealed"] {
+        assert!(wrong.parse::<Publication>().is_err(), "{wrong}");
     }
 }
 

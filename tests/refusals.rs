@@ -11,8 +11,9 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::harness::probe::{ProbeClient, SERVICE, blob, descriptors};
-use crate::harness::raw::{Raw, framed, whole};
-use crate::harness::{DESK, Federation, PROBE, PROVIDER, Running, reason, story, write_whole};
+use crate::harness::proof::{OwnLog, Says};
+use crate::harness::raw::{Raw, frame, framed, whole};
+use crate::harness::{CONSUMER, DESK, Federation, PROBE, PROVIDER, Running, reason, story, write_whole};
 
 const OTHER: &str = "KG/GOV/1/other";
 const UNARY: &str = "/kopuro.test.v1.Probe/Unary";
@@ -198,7 +199,8 @@ async fn expect<T>(running: &Running, answer: Result<T, Status>, code: Code, why
     assert_refused(&answer.err().expect("refused"), code, why, "provider");
     let provider = Running::entries(&running.provider).pop().unwrap();
     assert_recorded(&provider, code, why, Side::Provider);
-    let consumer = Running::entries(&running.consumer);
+    let mut consumer = Running::entries(&running.consumer);
+    consumer.retain(|entry| entry.kind() != Kind::RequestCompleted);
     let [.., asked, answered] = &consumer[..] else { panic!("{}", story(&consumer)) };
     assert_eq!(asked.kind(), Kind::RequestSent);
     let told = (answered.kind(), answered.outcome(), answered.reason.as_str(), answered.side(), answered.grpc_status);
@@ -300,8 +302,16 @@ async fn a_node_cannot_replay_or_speak_for_others() {
     let mut running = Running::start().await;
     let node = running.federation.issue("KG/GOV/1/_node/main");
     let mut raw = Raw::connect(&running.federation, running.provider.nodes_addr(), &node).await;
-    let first = Uuid::now_v7().to_string();
-    let good = [("kopuro-exchange", first.as_str()), ("kopuro-consumer", DESK), ("kopuro-provider", PROBE)];
+    let own_log = OwnLog::open(running.federation.log_signer(CONSUMER));
+    let first = Uuid::now_v7();
+    let proof = own_log.proof(&Says::request(first, &frame("x"))).await.to_base64();
+    let first = first.to_string();
+    let good = [
+        ("kopuro-exchange", first.as_str()),
+        ("kopuro-consumer", DESK),
+        ("kopuro-provider", PROBE),
+        ("kopuro-proof-bin", proof.as_str()),
+    ];
     let answer = raw.call(UNARY, &good, framed("x")).await.unwrap();
     assert_eq!(answer.status.as_ref().map(Status::code), Some(Code::Ok), "{answer:?}");
     assert!(!answer.body.is_empty());
@@ -319,6 +329,10 @@ async fn a_node_cannot_replay_or_speak_for_others() {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec()
     };
+    let of_ghost = Uuid::now_v7();
+    let says = Says { provider: "KG/GOV/2/ghost".into(), ..Says::request(of_ghost, &frame("x")) };
+    let proof = ("kopuro-proof-bin".to_owned(), own_log.proof(&says).await.to_base64());
+    let ghost = [call(&of_ghost.to_string(), DESK, "KG/GOV/2/ghost"), vec![proof]].concat();
     let forged = [call(&fresh(), DESK, PROBE), vec![("kopuro-refused".to_owned(), "refused X".to_owned())]].concat();
     let without = |name: &str| call(&fresh(), DESK, PROBE).into_iter().filter(|(n, _)| n != name).collect::<Vec<_>>();
     let json = [call(&fresh(), DESK, PROBE), vec![("content-type".to_owned(), "application/json".to_owned())]].concat();
@@ -331,7 +345,7 @@ async fn a_node_cannot_replay_or_speak_for_others() {
         (call(&fresh(), "KG/GOV/3/desk", PROBE), Code::PermissionDenied, "FOREIGN_CONSUMER"),
         (call(&fresh(), "KG/GOV/1/ghost", PROBE), Code::Unauthenticated, "NOT_IN_DIRECTORY"),
         (call(&fresh(), DESK, "KG/GOV/1/other"), Code::NotFound, "PROVIDER_NOT_HERE"),
-        (call(&fresh(), DESK, "KG/GOV/2/ghost"), Code::NotFound, "PROVIDER_UNKNOWN"),
+        (ghost, Code::NotFound, "PROVIDER_UNKNOWN"),
         (without("kopuro-exchange"), Code::InvalidArgument, "INVALID_METADATA"),
         (without("kopuro-consumer"), Code::InvalidArgument, "INVALID_METADATA"),
         (without("kopuro-provider"), Code::InvalidArgument, "INVALID_METADATA"),

@@ -106,7 +106,7 @@ where
 }
 
 /// An entry such as a node writes, some 300 bytes, with what it commits to.
-fn record() -> Record {
+pub(crate) fn record() -> Record {
     let now = time::OffsetDateTime::now_utc().unix_timestamp() * 1000;
     let mut draft = Draft::new(Kind::RequestReceived, Uuid::now_v7(), now, &ExchangeKey::generate());
     draft.consumer = ASKER.to_owned();

@@ -113,6 +113,7 @@ pub(crate) struct Idle {
 
 /// Names of [`LogLine`]s.
 pub(crate) const LOG: &str = "log";
+pub(crate) const PUBLICATION: &str = "publication";
 pub(crate) const PLAIN_FILE: &str = "plain file";
 
 /// Appends that wait for durability, with nothing of a gateway around them.
@@ -154,6 +155,8 @@ pub(crate) struct Report {
     pub(crate) idle: Vec<Idle>,
     pub(crate) tables: Vec<Table>,
     pub(crate) log: Vec<LogLine>,
+    /// Entries of an unpublished log that are published to a folder in a second.
+    pub(crate) published_per_second: Option<f64>,
 }
 
 impl Report {
@@ -182,6 +185,7 @@ impl Report {
             idle: idle.collect(),
             tables: tables.collect(),
             log: Vec::new(),
+            published_per_second: None,
         }
     }
 
@@ -270,6 +274,9 @@ impl Report {
                 line.p50_us,
                 line.p99_us
             );
+        }
+        if let Some(rate) = self.published_per_second {
+            println!("\npublished to a folder: {rate:.0} entries per s");
         }
         println!("\nidle memory");
         for idle in &self.idle {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::load::{self, Measured};
-use crate::log;
 use crate::plan::{Plan, Scenario};
 use crate::process::{Memory, Process};
-use crate::report::{LOG, Report, Sample};
+use crate::report::{LOG, PUBLICATION, Report, Sample};
 use crate::rows::{Row, Rows, Selection};
 use crate::targets;
+use crate::{log, publish};
 
 /// Measures everything in `plan`, writes the report and prints it.
 pub(crate) async fn run(plan: &Plan, selection: &Selection) -> Result<()> {
@@ -33,6 +33,9 @@ pub(crate) async fn run(plan: &Plan, selection: &Selection) -> Result<()> {
     }
     if selection.holds(LOG) {
         report.log = log::measure(folder.path(), plan).await?;
+    }
+    if selection.holds(PUBLICATION) {
+        report.published_per_second = Some(publish::rate(folder.path()).await?);
     }
     report.finish();
     let targets = targets::judge(&report);

@@ -1,8 +1,14 @@
-//! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder.
+//! `kopuro log`: query, watch and verify a node's log, as an auditor over the network or on a stopped node's folder; and
+//! verify a log as it is published, as anybody.
 
 mod erase;
+mod fsck;
+mod opening;
 mod print;
+mod proof;
+mod published;
 mod source;
+mod subject;
 mod verify;
 
 use std::path::PathBuf;
@@ -13,6 +19,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::connect::Connect;
 use crate::log::entry::{Outcome, Publication};
+use crate::oversight::published::Place;
 use crate::proto::kopuro::audit::v1::{Filter, Order, QueryExchangesRequest, Records};
 use print::{Format, Printer};
 use source::Source;
@@ -24,7 +31,12 @@ Examples:
   kopuro log query --node https://127.0.0.1:7443 --cert auditor.pem --key auditor.key --ca root.pem --outcome refused
   kopuro log query --data data --from 2026-11-24T00:00:00+06:00 --consumer KG/GOV/70000006 --format csv
   kopuro log show --data data 0193…  |  kopuro log tail --config auditor.toml -f
-  kopuro log verify --data data --vkey 'gw.civil.kg/log+…'")]
+  kopuro log verify --data data --vkey 'gw.civil.kg/log+…'
+  kopuro log open --data data --index 7 --field subject -o opening.json
+  kopuro log check-opening opening.json --vkey 'gw.civil.kg/log+…'
+  kopuro log subject --data data --subject 20109198714151
+  kopuro log verify https://gw.civil.kg/log --vkey 'gw.civil.kg/log+…' --state seen
+  kopuro log proof 1234 https://gw.civil.kg/log --vkey 'gw.civil.kg/log+…' -o 1234.tlog-proof --entry 1234.entry")]
 pub(super) struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -62,10 +74,24 @@ enum Command {
     Erase(erase::Args),
     /// Recompute the whole log and compare it with what was signed
     Verify {
-        /// The log's public key: name+hash+key
-        #[arg(long, value_name = "KEY")]
-        vkey: String,
+        /// Where the log is published, instead of --node or --data: a URL or a folder (C2SP tlog-tiles)
+        #[arg(value_name = "URL|FOLDER")]
+        place: Option<Place>,
+        #[command(flatten)]
+        flags: published::Flags,
     },
+    /// Make a file that opens fields of one entry to somebody outside
+    Open(opening::OpenArgs),
+    /// Verify such a file
+    CheckOpening(opening::CheckArgs),
+    /// Find the exchanges that concerned a person
+    Subject(subject::SubjectArgs),
+    /// Write the proof that an entry is in the log: a .tlog-proof (C2SP)
+    Proof(proof::Args),
+    /// Compare a stopped node's store, head, index and publication, and repair what is derived
+    Fsck(fsck::Args),
+    /// Check a .tlog-proof against an entry and the log's key
+    CheckProof(proof::CheckArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,22 +200,41 @@ fn time(text: &str) -> Result<i64, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(log(args))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(log(args))
 }
 
 async fn log(args: Args) -> anyhow::Result<ExitCode> {
-    if let (Command::Verify { vkey }, Some(folder)) = (&args.command, &args.data) {
-        return verify::folder(folder, vkey);
-    }
-    if let Command::Erase(erase) = args.command {
-        return erase::run(erase, args.data).await;
-    }
+    let command = match (args.command, &args.data) {
+        (Command::Erase(erase), _) => return erase::run(erase, args.data).await,
+        (Command::Verify { place: Some(place), flags }, _) => return published::verify(&place, flags).await,
+        (Command::Verify { place: None, flags }, Some(folder)) => return verify::folder(folder, flags.vkey()?),
+        (Command::Proof(proof), _) if proof.place.is_some() => return proof::of_published(proof).await,
+        (Command::CheckProof(check), _) => return proof::check(&check),
+        (Command::Fsck(fsck), folder) => {
+            let folder = folder.as_ref();
+            let folder = folder.context("whose log? --data with the data folder of a node that is not running")?;
+            return fsck::run(folder, &fsck).await;
+        }
+        (Command::CheckOpening(check), _) => return opening::check(&check, args.format),
+        (Command::Open(open), Some(folder)) => return opening::open(folder, &open),
+        (Command::Open(open), None) => return opening::open_at_node(args.connect.connect().await?, &open).await,
+        (Command::Subject(subject), Some(folder)) => {
+            subject::folder(folder, &subject, &mut Printer::new(args.format))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (Command::Subject(subject), None) => {
+            let channel = args.connect.connect().await?;
+            subject::node(channel, &subject, &mut Printer::new(args.format)).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (command, _) => command,
+    };
     let mut source = match &args.data {
         Some(folder) => Source::folder(folder)?,
         None => Source::node(args.connect.connect().await?),
     };
     let mut printer = Printer::new(args.format);
-    match args.command {
+    match command {
         Command::Query(query) => {
             let order = if query.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
             let mut left = query.limit;
@@ -239,8 +284,15 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
             printer.finish()?;
         }
         Command::Stats(filter) => printer.stats(&source.stats(filter.filter()).await?)?,
-        Command::Verify { vkey } => return verify::node(&mut source, &vkey).await,
-        Command::Erase(_) => {}
+        Command::Verify { flags, .. } => return verify::node(&mut source, flags.vkey()?).await,
+        Command::Proof(proof) => return proof::of_log(&mut source, proof).await,
+        // Done above: they need no source, or another.
+        Command::Open(_)
+        | Command::CheckOpening(_)
+        | Command::Subject(_)
+        | Command::CheckProof(_)
+        | Command::Erase(_)
+        | Command::Fsck(_) => bail!("nothing to ask a log for"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,8 +7,11 @@ mod connect;
 pub mod demo;
 mod directory;
 mod log;
+mod monitor;
 mod node;
 mod pki;
+mod trusted;
+mod witness;
 
 /// Interoperability gateway between state bodies: typed gRPC over mutual TLS, every exchange in a verifiable log.
 #[derive(Debug, Parser)]
@@ -27,11 +30,15 @@ enum Command {
     /// Call a service through a node by hand
     Call(Box<call::Args>),
     /// Query, watch and verify a node's log
-    Log(log::Args),
+    Log(Box<log::Args>),
+    /// Follow published logs and report what does not match
+    Monitor(Box<monitor::Args>),
     /// Keys and certificates of a federation
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
     Directory(directory::Args),
+    /// Cosign the checkpoints of logs, as an independent body
+    Witness(witness::Args),
 }
 
 /// Runs the command; the error is what to tell the person who gave it.
@@ -40,8 +47,10 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Node(args) => node::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
-        Command::Log(args) => log::run(args),
+        Command::Log(args) => log::run(*args),
+        Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
+        Command::Witness(args) => witness::run(args),
     }
 }

@@ -14,7 +14,7 @@ use crate::telemetry::{self, Format};
 use crate::trust::directory::Source;
 
 /// What a bad configuration exits with (`EX_USAGE` of sysexits.h): a supervisor need not try again.
-const BAD_CONFIGURATION: u8 = 64;
+pub(super) const BAD_CONFIGURATION: u8 = 64;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -87,7 +87,7 @@ async fn start(config: NodeConfig, source: Source, loaded: Loaded) -> anyhow::Re
 }
 
 /// systemd, if it started us (`sd_notify`).
-fn tell_supervisor(state: &[NotifyState<'_>]) {
+pub(super) fn tell_supervisor(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot notify the service supervisor");
     }

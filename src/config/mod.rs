@@ -11,8 +11,10 @@ mod document;
 mod grants;
 mod limits;
 mod private;
-mod units;
+mod publish;
+pub(crate) mod units;
 mod watch;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +30,9 @@ pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
 pub use private::{Private, Retention, SealingKey, Secret, Token};
+pub use publish::{Publish, RequestRate};
 pub use watch::{Change, Watch, watch};
+pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessTls, load_witness};
 
 use document::Step;
 
@@ -57,9 +61,15 @@ pub struct NodeConfig {
     /// What is kept for how long.
     #[serde(default)]
     pub retention: Retention,
+    /// How the log is published; not at all where this is missing.
+    #[serde(default)]
+    pub publish: Option<Publish>,
     /// Grants and outbound list.
     #[serde(default)]
     pub policy: Policy,
+    /// Who cosigns its checkpoints before they are published. Default nobody.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// Its member's back-ends, by system name.
     #[serde(default)]
     pub backends: BTreeMap<String, Backend>,
@@ -288,9 +298,13 @@ impl NodeConfig {
         ];
         self.private.resolve(base);
         let optional = self.backends.values_mut().filter_map(|backend| backend.ca.as_mut());
+        let witness = self.witness.iter_mut().flat_map(Witness::paths);
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);
-        for path in files.into_iter().chain(lists).chain(optional) {
+        for path in files.into_iter().chain(lists).chain(optional).chain(witness) {
             *path = base.join(&path);
+        }
+        if let Some(publish) = &mut self.publish {
+            publish.resolve(base);
         }
         for mirror in &mut self.directory.mirrors {
             if !mirror.contains("://") {

@@ -33,6 +33,7 @@ use super::refusal::Refusal;
 use super::strangers::{Stranger, Strangers};
 use super::untaken::Untaken;
 use super::upstream::{CONNECTION_WINDOW, STREAM_WINDOW, root_cause};
+use super::view::PROOF_ROOM;
 use super::{consumer, leg, provider};
 use crate::log::entry::Side;
 use crate::telemetry::metrics::Listener as Role;
@@ -154,7 +155,7 @@ impl Listener {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(limits.streams_per_connection.get())
-            .max_header_list_size(u32::try_from(limits.metadata).unwrap_or(u32::MAX))
+            .max_header_list_size(self.header_list())
             .keep_alive_interval(limits.keepalive_interval)
             .keep_alive_timeout(limits.keepalive_timeout)
             .serve_connection(TokioIo::new(io), service);
@@ -209,6 +210,15 @@ impl Listener {
             return Err("it does not begin as HTTP/2 does".into());
         }
         Ok((Rewound { first: Bytes::from_static(PREFACE), inner: stream }, Arc::new(peer)))
+    }
+
+    /// The largest header list taken: of nodes, with the proof besides what their callers may send.
+    fn header_list(&self) -> u32 {
+        let metadata = u32::try_from(self.gateway.limits.metadata).unwrap_or(u32::MAX);
+        match self.role {
+            Role::Systems => metadata,
+            Role::Nodes => metadata.saturating_add(PROOF_ROOM),
+        }
     }
 
     fn judge(&self, caller: &Caller) -> Result<(), crate::trust::certificate::CertificateError> {

@@ -89,11 +89,33 @@ pub(super) enum CollectError {
 }
 
 /// A streamed request: carried on frame by frame, followed by a meter that the exchange's closing entry reads.
-#[derive(Debug)]
 pub(super) struct MeteredRequest {
     inner: Arriving,
     progress: Arc<Progress>,
+    end: End,
+    trailers: Option<HeaderMap>,
 }
+
+/// What remains to be done when all messages of a streamed request have passed.
+pub(super) enum End {
+    /// Nothing.
+    Plain,
+    /// The next node is shown that it is recorded: trailers follow.
+    Prove(Completion),
+    /// That is under way.
+    Proving(Completing),
+    /// The node before has to have shown the same, in the trailers that came.
+    Check(Judge),
+    /// Nothing follows.
+    Done,
+}
+
+/// Records the end of a streamed request; gives its trailers.
+pub(super) type Completion = Box<dyn FnOnce(Totals) -> Completing + Send>;
+/// The same, under way.
+pub(super) type Completing = Pin<Box<dyn Future<Output = Result<HeaderMap, Refusal>> + Send>>;
+/// Judges the trailers of a streamed request.
+pub(super) type Judge = Box<dyn FnOnce(Option<&HeaderMap>, &Totals) -> Result<(), Refusal> + Send>;
 
 /// What has passed of a streamed request, and what was wrong with it.
 #[derive(Debug)]
@@ -142,6 +164,24 @@ impl Whole {
         }
         let totals = meter.finish().map_err(CollectError::Framing)?;
         Ok((whole, totals, trailers))
+    }
+
+    /// One that is made here.
+    pub(super) fn of(message: Bytes) -> Self {
+        Self { bytes: message.len(), first: Some(message), ..Self::default() }
+    }
+
+    /// All of it in one piece.
+    pub(super) fn take(&mut self) -> Bytes {
+        let first = self.pop().unwrap_or_default();
+        if self.is_empty() {
+            return first;
+        }
+        let mut whole = bytes::BytesMut::from(first);
+        while let Some(chunk) = self.pop() {
+            whole.extend_from_slice(&chunk);
+        }
+        whole.freeze()
     }
 
     fn push(&mut self, chunk: Bytes) -> Result<(), CollectError> {
@@ -196,9 +236,36 @@ impl Drop for Held {
 
 impl MeteredRequest {
     /// Follows `inner`, whose messages may have `limit` bytes each.
-    pub(super) fn new(inner: Arriving, limit: u32) -> (Self, Arc<Progress>) {
+    pub(super) fn new(inner: Arriving, limit: u32, end: End) -> (Self, Arc<Progress>) {
         let progress = Arc::new(Progress { meter: Mutex::new(Meter::new(limit)), failure: OnceLock::new() });
-        (Self { inner, progress: progress.clone() }, progress)
+        (Self { inner, progress: progress.clone(), end, trailers: None }, progress)
+    }
+
+    /// All messages have passed.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let totals = match self.progress.meter.lock().unwrap_or_else(PoisonError::into_inner).finish() {
+            Ok(totals) => totals,
+            Err(error) => return Poll::Ready(Some(Err(self.fail(Refusal::framing(error, "request"))))),
+        };
+        loop {
+            match std::mem::replace(&mut self.end, End::Done) {
+                End::Plain | End::Done => return Poll::Ready(None),
+                End::Check(judge) => {
+                    if let Err(refusal) = judge(self.trailers.as_ref(), &totals) {
+                        return Poll::Ready(Some(Err(self.fail(refusal))));
+                    }
+                }
+                End::Prove(completion) => self.end = End::Proving(completion(totals)),
+                End::Proving(mut completing) => match completing.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.end = End::Proving(completing);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                    Poll::Ready(Err(refusal)) => return Poll::Ready(Some(Err(self.fail(refusal)))),
+                },
+            }
+        }
     }
 
     fn fail(&self, refusal: Refusal) -> BoxError {
@@ -232,24 +299,28 @@ impl Body for MeteredRequest {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        loop {
-            let next = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-            let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
-            let problem = match &next {
-                None => meter.finish().err().map(|e| Refusal::framing(e, "request")),
-                Some(Err(error)) => Some(Refusal::request_broken(error)),
-                Some(Ok(frame)) => match frame.data_ref() {
-                    Some(data) => meter.push(data).err().map(|e| Refusal::framing(e, "request")),
-                    // gRPC requests have no trailers.
-                    None => continue,
+        while !matches!(this.end, End::Proving(_) | End::Done) {
+            let problem = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                None => break,
+                Some(Err(error)) => Refusal::request_broken(&error),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
+                        match meter.push(&data) {
+                            Ok(()) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                            Err(error) => Refusal::framing(error, "request"),
+                        }
+                    }
+                    // gRPC requests have no trailers; between nodes they carry a proof.
+                    Err(frame) => {
+                        this.trailers = frame.into_trailers().ok();
+                        continue;
+                    }
                 },
             };
-            drop(meter);
-            return Poll::Ready(match problem {
-                Some(refusal) => Some(Err(this.fail(refusal))),
-                None => next,
-            });
+            return Poll::Ready(Some(Err(this.fail(problem))));
         }
+        this.poll_end(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -320,6 +391,12 @@ impl Body for Answer {
             Self::Stream(_) => false,
             Self::Own(body) => body.is_end_stream(),
         }
+    }
+}
+
+impl fmt::Debug for MeteredRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeteredRequest").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 

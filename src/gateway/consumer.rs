@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Gateway;
 use super::accept::Caller;
 use super::body::{Answer, Arriving};
-use super::exchange::{Class, Exchange};
+use super::exchange::Exchange;
 use super::forward::Hop;
 use super::leg::{self, Leg, Next, Plan};
 use super::metadata::{self, CallMetadata};
@@ -83,7 +83,7 @@ fn authorise(
     let rule = view.outbound.decide(consumer, &provider, &exchange.service, &exchange.method).map_err(denied)?;
     let purpose = call.purpose.clone().or_else(|| rule.purpose.clone());
     purpose.clone().unwrap_or_default().clone_into(&mut exchange.legal_basis);
-    exchange.class = rule.publication.map_or(Class::PUBLIC, Class::from);
+    exchange.class = rule.publication.unwrap_or_default();
 
     let next = if provider.member() == &view.member {
         Next::Local(view.clone())
@@ -91,7 +91,9 @@ fn authorise(
         let peer = view.peer(provider.member()).ok_or_else(|| {
             Refusal::peer_unreachable(provider.member(), "the directory lists no node of this member")
         })?;
-        Next::Remote(peer.clone(), Hop::Peer(provider.clone()))
+        exchange.to_peer = gateway.recorder.is_on();
+        exchange.peer_log = exchange.to_peer.then(|| peer.log.clone());
+        Next::Remote(peer.upstream.clone(), Hop::Peer(provider.clone()))
     };
     let bounds = gateway.bounds(&method, call.timeout, started);
     Ok(Plan {
@@ -102,6 +104,7 @@ fn authorise(
         next,
         bounds,
         permit: Some(permit),
+        proven: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! One side's record of one exchange: what its entries say, and the rule that each is durable before anything moves.
 //!
 //! ```text
-//!            open()                      close()
+//!            open()                      close()             a streamed request besides: completed(), REQUEST_COMPLETED
 //!   New ───────────────▶ Open ──────────────────────────▶ Closed
 //!    │   REQUEST_SENT     │    RESPONSE_SENT / _RECEIVED
 //!    │   REQUEST_RECEIVED │
@@ -15,16 +15,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use http::{HeaderMap, HeaderValue};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Code;
 use uuid::Uuid;
 
 use super::Gateway;
+use super::body::Completion;
 use super::framing::Totals;
 use super::metadata::CallMetadata;
+use super::peer_log::PeerLog;
+use super::proofs;
 use super::refusal::Refusal;
-use crate::log::Log;
-use crate::log::entry::{Draft, ExchangeKey, Kind, Outcome, Publication, Record, Side, Slot};
+use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
+use crate::log::entry_proof::EntryProof;
+use crate::log::{Appended, Log};
+use crate::policy::Publication;
 use crate::telemetry::metrics::{NodeMetrics, Stage};
 use crate::trust::identity::MemberId;
 
@@ -38,15 +44,23 @@ pub(super) enum Recorder {
 }
 
 impl Recorder {
-    /// Returns when the entry is durable.
-    pub(super) async fn append(&self, draft: Draft) -> Result<(), Refusal> {
-        let Self::Log(log, limit) = self else { return Ok(()) };
-        Self::append_sealed(log, *limit, draft.seal()).await
+    /// Returns when the entry is durable; with `open`, the proof of that, opening these slots.
+    pub(super) async fn append(&self, draft: Draft, open: Option<&[Slot]>) -> Result<Option<HeaderValue>, Refusal> {
+        let Self::Log(log, limit) = self else { return Ok(None) };
+        let (record, openings) = draft.seal_opening(open.unwrap_or_default());
+        let entry = record.entry.clone();
+        let appended = Self::append_sealed(log, *limit, record).await?;
+        Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(&appended, entry, &openings))))
     }
 
-    async fn append_sealed(log: &Log, limit: Duration, record: Record) -> Result<(), Refusal> {
+    /// Whether there is a log, and so proofs.
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self, Self::Log(..))
+    }
+
+    async fn append_sealed(log: &Log, limit: Duration, record: Record) -> Result<Appended, Refusal> {
         match tokio::time::timeout(limit, log.append(record)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(appended)) => Ok(appended),
             Ok(Err(error)) => Err(Refusal::log_unavailable(error)),
             Err(_) => Err(Refusal::log_unavailable(format!("no answer within {limit:?}"))),
         }
@@ -67,60 +81,6 @@ impl Recorder {
                 let _ = Self::append_sealed(&log, limit, record).await;
                 drop(running);
             });
-        }
-    }
-}
-
-/// Publication class as the grant gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Class {
-    pub(super) publication: Publication,
-    pub(super) delay_days: u32,
-}
-
-impl Class {
-    pub(super) const PUBLIC: Self = Self { publication: Publication::Public, delay_days: 0 };
-
-    /// The one that publishes less.
-    pub(super) fn stricter(self, other: Self) -> Self {
-        let rank = |class: &Self| (class.publication as i32, class.delay_days);
-        if rank(&other) > rank(&self) { other } else { self }
-    }
-}
-
-impl From<crate::policy::Publication> for Class {
-    fn from(publication: crate::policy::Publication) -> Self {
-        match publication {
-            crate::policy::Publication::Public => Self::PUBLIC,
-            crate::policy::Publication::Delayed { days } => {
-                Self { publication: Publication::Delayed, delay_days: days }
-            }
-            crate::policy::Publication::Sealed => Self { publication: Publication::Sealed, delay_days: 0 },
-        }
-    }
-}
-
-impl std::fmt::Display for Class {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.publication {
-            Publication::Sealed => f.write_str("sealed"),
-            Publication::Delayed => write!(f, "delayed {}", self.delay_days),
-            _ => f.write_str("public"),
-        }
-    }
-}
-
-impl std::str::FromStr for Class {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.split_once(' ') {
-            None if text == "public" => Ok(Self::PUBLIC),
-            None if text == "sealed" => Ok(Self { publication: Publication::Sealed, delay_days: 0 }),
-            Some(("delayed", days)) => {
-                Ok(Self { publication: Publication::Delayed, delay_days: days.parse().map_err(|_| ())? })
-            }
-            _ => Err(()),
         }
     }
 }
@@ -148,7 +108,8 @@ pub(super) struct Exchange {
     pub(super) service: String,
     pub(super) method: String,
     pub(super) legal_basis: String,
-    pub(super) class: Class,
+    /// What of it is published, and when.
+    pub(super) class: Publication,
     private: Vec<(Slot, zeroize::Zeroizing<Vec<u8>>)>,
     request: Totals,
     metrics: Arc<NodeMetrics>,
@@ -157,6 +118,12 @@ pub(super) struct Exchange {
     began: Instant,
     /// Of consumer and provider, once both are known: labels of metrics.
     pub(super) members: Option<(MemberId, MemberId)>,
+    /// The other side is another node: it is shown what is logged here.
+    pub(super) to_peer: bool,
+    /// That node's log, once it is known: it has to show the same.
+    pub(super) peer_log: Option<Arc<PeerLog>>,
+    /// A checkpoint of the other side's log, to be kept in the next entry.
+    pub(super) peer_checkpoint: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +134,7 @@ enum State {
 }
 
 impl Exchange {
-    /// An exchange of which nothing is recorded yet.
+    /// An exchange of which nothing is recorded yet. With a nil id it gets one of its own when something is.
     pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String) -> Self {
         gateway.metrics.in_flight().increment(1.0);
         Self {
@@ -176,6 +143,9 @@ impl Exchange {
             running: gateway.exchanges.token(),
             began: Instant::now(),
             members: None,
+            to_peer: false,
+            peer_log: None,
+            peer_checkpoint: String::new(),
             side,
             state: State::New,
             id,
@@ -185,7 +155,7 @@ impl Exchange {
             service: String::new(),
             method: String::new(),
             legal_basis: String::new(),
-            class: Class::PUBLIC,
+            class: Publication::Public,
             private: vec![(Slot::Address, zeroize::Zeroizing::new(address.into_bytes()))],
             request: Totals::default(),
         }
@@ -215,8 +185,9 @@ impl Exchange {
         self.state == State::Open
     }
 
-    /// Returns when the opening entry is durable: now the request may leave. A streamed request has no digest yet.
-    pub(super) async fn open(&mut self, request: Option<Totals>) -> Result<(), Refusal> {
+    /// Returns when the opening entry is durable: now the request may leave, with the proof where the other side is told. A
+    /// streamed request has no digest yet.
+    pub(super) async fn open(&mut self, request: Option<Totals>) -> Result<Option<HeaderValue>, Refusal> {
         let kind = if self.side == Side::Consumer { Kind::RequestSent } else { Kind::RequestReceived };
         let mut draft = self.draft(kind);
         if let Some(totals) = request {
@@ -226,30 +197,58 @@ impl Exchange {
         }
         // Open from here: if this wait is cut short the entry may still become durable, and must then be closed.
         self.state = State::Open;
-        self.append(draft).await
+        self.append(draft, self.to_peer.then_some(&proofs::OF_REQUEST)).await
     }
 
-    /// Returns when the closing entry is durable: now the answer may leave.
-    pub(super) async fn close(&mut self, ending: Ending) -> Result<(), Refusal> {
+    /// Returns when the closing entry is durable: now the answer may leave, with the proof where another node is told.
+    pub(super) async fn close(&mut self, ending: Ending) -> Result<Option<HeaderValue>, Refusal> {
         let kind = if self.side == Side::Consumer { Kind::ResponseReceived } else { Kind::ResponseSent };
         self.metrics.request_bytes(ending.request.bytes);
         self.metrics.response_bytes(ending.response.map_or(0, |response| response.bytes));
         let draft = self.ending(kind, ending);
         self.state = State::Closed;
-        self.append(draft).await
+        self.append(draft, self.answers_peer().then_some(&proofs::OF_CLOSING)).await
     }
 
-    /// Returns when the entry is durable that says why nothing passed (REFUSED), or why it came to no answer (FAILED).
-    pub(super) async fn end(&mut self, refusal: &Refusal) -> Result<(), Refusal> {
+    /// Returns when the entry is durable that says why nothing passed (REFUSED), or why it came to no answer (FAILED); with its
+    /// proof where another node is told.
+    pub(super) async fn end(&mut self, refusal: &Refusal) -> Result<Option<HeaderValue>, Refusal> {
         let kind = if self.is_open() { Kind::Failed } else { Kind::Refused };
-        let draft = self.ending(kind, self.refused(refusal));
+        let refused = self.refused(refusal);
+        let draft = self.ending(kind, refused);
         self.state = State::Closed;
-        self.append(draft).await
+        self.append(draft, self.answers_peer().then_some(&[])).await
     }
 
-    async fn append(&self, draft: Draft) -> Result<(), Refusal> {
+    /// What records the end of a streamed request: to be called with what passed, once all of it has. Gives the trailers that
+    /// show it to the provider's node.
+    pub(super) fn completed(&mut self) -> Completion {
+        let mut draft = self.draft(Kind::RequestCompleted);
+        let (recorder, metrics, running) = (self.recorder.clone(), self.metrics.clone(), self.running.clone());
+        Box::new(move |totals: Totals| {
+            Box::pin(async move {
+                let began = Instant::now();
+                draft.time_unix_ms = unix_ms();
+                draft.set(Slot::RequestDigest, totals.digest);
+                draft.set(Slot::Sizes, sizes(&totals, None));
+                let proof = recorder.append(draft, Some(&proofs::OF_REQUEST)).await?;
+                metrics.stage(Stage::Durable, began.elapsed());
+                drop(running);
+                let mut trailers = HeaderMap::new();
+                proofs::put(&mut trailers, proof);
+                Ok(trailers)
+            })
+        })
+    }
+
+    /// Whether the answer goes to another node.
+    fn answers_peer(&self) -> bool {
+        self.to_peer && self.side == Side::Provider
+    }
+
+    async fn append(&self, draft: Draft, open: Option<&[Slot]>) -> Result<Option<HeaderValue>, Refusal> {
         let began = Instant::now();
-        let appended = self.recorder.append(draft).await;
+        let appended = self.recorder.append(draft, open).await;
         self.metrics.stage(Stage::Durable, began.elapsed());
         appended
     }
@@ -281,7 +280,7 @@ impl Exchange {
         }
     }
 
-    fn ending(&self, kind: Kind, ending: Ending) -> Draft {
+    fn ending(&mut self, kind: Kind, ending: Ending) -> Draft {
         self.count(&ending);
         let mut draft = self.draft(kind);
         draft.outcome = ending.outcome;
@@ -300,15 +299,18 @@ impl Exchange {
         draft
     }
 
-    fn draft(&self, kind: Kind) -> Draft {
+    fn draft(&mut self, kind: Kind) -> Draft {
+        if self.id.is_nil() {
+            self.id = Uuid::now_v7();
+        }
         let mut draft = Draft::new(kind, self.id, unix_ms(), &self.key);
+        draft.peer_checkpoint = std::mem::take(&mut self.peer_checkpoint);
         draft.consumer.clone_from(&self.consumer);
         draft.provider.clone_from(&self.provider);
         draft.service.clone_from(&self.service);
         draft.method.clone_from(&self.method);
         draft.legal_basis.clone_from(&self.legal_basis);
-        draft.publication = self.class.publication;
-        draft.delay_days = self.class.delay_days;
+        (draft.publication, draft.delay_days) = recorded(self.class);
         for (slot, value) in &self.private {
             draft.set(*slot, value.to_vec());
         }
@@ -320,7 +322,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.metrics.in_flight().decrement(1.0);
         if self.is_open() {
-            let draft = self.ending(Kind::Failed, self.refused(&Refusal::cancelled()));
+            let cancelled = self.refused(&Refusal::cancelled());
+            let draft = self.ending(Kind::Failed, cancelled);
             self.recorder.append_later(draft, self.running.clone());
         }
     }
@@ -336,13 +339,22 @@ impl std::fmt::Debug for Exchange {
     }
 }
 
+/// A class as entries have it.
+pub(super) fn recorded(class: Publication) -> (entry::Publication, u32) {
+    match class {
+        Publication::Public => (entry::Publication::Public, 0),
+        Publication::Delayed { days } => (entry::Publication::Delayed, days),
+        Publication::Sealed => (entry::Publication::Sealed, 0),
+    }
+}
+
 /// The node's clock, milliseconds since the Unix epoch.
 pub(super) fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Closes an exchange that a crash left open.
-pub(super) fn interrupted(opening: &crate::log::entry::Entry, id: Uuid) -> Record {
+pub(super) fn interrupted(opening: &entry::Entry, id: Uuid) -> Record {
     let side = if opening.kind() == Kind::RequestSent { Side::Consumer } else { Side::Provider };
     let mut draft = Draft::new(Kind::Failed, id, unix_ms(), &ExchangeKey::generate());
     draft.consumer.clone_from(&opening.consumer);
@@ -359,7 +371,7 @@ pub(super) fn interrupted(opening: &crate::log::entry::Entry, id: Uuid) -> Recor
     draft.seal()
 }
 
-fn sizes(request: &Totals, response: Option<&Totals>) -> Vec<u8> {
+pub(super) fn sizes(request: &Totals, response: Option<&Totals>) -> Vec<u8> {
     let response = response.copied().unwrap_or_default();
     [request.messages, request.bytes, response.messages, response.bytes].iter().flat_map(|n| n.to_be_bytes()).collect()
 }

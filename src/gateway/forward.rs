@@ -1,13 +1,14 @@
 //! Sending a call to the next hop and reading its answer, alike for a peer's node and a back-end: collected where the method
 //! answers with one message, left streaming where it streams.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
@@ -19,10 +20,11 @@ use super::body::{Arriving, Budget, CollectError, Outgoing, Progress, Whole};
 use super::exchange::{Ending, Exchange};
 use super::framing::{FramingError, Meter, Totals};
 use super::metadata;
+use super::proofs::{self, Shown};
 use super::refusal::Refusal;
 use super::upstream::{self, InFlight, Upstream, UpstreamError};
 use crate::log::entry::{Outcome, Side};
-use crate::trust::identity::SystemId;
+use crate::trust::identity::{Identity, SystemId};
 
 /// Frames that a stream's follower may be ahead of its reader.
 const FRAMES_AHEAD: usize = 8;
@@ -115,7 +117,7 @@ pub(super) async fn send(
     bounds: &Bounds,
     progress: Option<&Arc<Progress>>,
 ) -> Result<(http::Response<Arriving>, Option<InFlight>), Refusal> {
-    match within(bounds, progress, upstream.send(request)).await? {
+    match within(bounds, progress, pin!(upstream.send(request))).await? {
         Ok((response, in_flight)) => Ok((response.map(Arriving::Wire), Some(in_flight))),
         Err(error) => Err(progress.and_then(|p| p.failure()).cloned().unwrap_or_else(|| hop.refusal(&error))),
     }
@@ -136,7 +138,7 @@ pub(super) async fn receive(
     if streaming && !in_head {
         return Ok(Answered::Stream { head, body, in_flight });
     }
-    let collecting = Whole::collect(body, bounds.message, &bounds.budget);
+    let collecting = pin!(Whole::collect(body, bounds.message, &bounds.budget));
     let (whole, totals, trailers) = within(bounds, progress, collecting)
         .await?
         .map_err(|error| progress.and_then(|p| p.failure()).cloned().unwrap_or_else(|| collect_refusal(error, hop)))?;
@@ -167,11 +169,27 @@ pub(super) async fn follow(
             return;
         }
     };
+    if let (Side::Consumer, Some(log)) = (exchange.side(), exchange.peer_log.clone()) {
+        let request = (&request.totals(), request.progress().is_some());
+        let (proof, totals) = (proofs::take(&mut trailers), meter.totals());
+        match proofs::closing(&log, proof.as_ref(), &trailers, &mut exchange, request, &totals) {
+            Ok(Shown::Logged) => {}
+            Ok(Shown::NoLog) => trailers = no_log(log.node(), &trailers),
+            Err(refusal) => {
+                exchange.set_request(*request.0);
+                finish_failed(&mut exchange, &refusal, &reader, &bounds).await;
+                return;
+            }
+        }
+    }
     let ending = ending_of(&trailers, request.totals(), Some(meter.totals()), exchange.side());
     metadata::strip_response(&mut trailers);
     let trailers = match exchange.close(ending).await {
-        Ok(()) => trailers,
-        Err(refusal) => told(&exchange, &refusal, FAILED),
+        Ok(proof) => {
+            proofs::put(&mut trailers, proof);
+            trailers
+        }
+        Err(refusal) => told(&exchange, &refusal, FAILED, None),
     };
     let _ = tokio::time::timeout_at(bounds.deadline, reader.send(Frame::trailers(trailers))).await;
 }
@@ -238,15 +256,15 @@ async fn carry(
     }
 }
 
-/// Waits for the next hop until the deadline, and on a stream only while something moves.
+/// Waits for the next hop until the deadline, and on a stream only while something moves. Borrows what it waits for: taken by value
+/// it would be held twice, in every call.
 async fn within<T>(
     bounds: &Bounds,
     progress: Option<&Arc<Progress>>,
-    next_hop: impl Future<Output = T>,
+    mut next_hop: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Refusal> {
     let mut moved = Moved::now();
     let mut alarm = moved.alarm(bounds);
-    tokio::pin!(next_hop);
     loop {
         match tokio::time::timeout_at(alarm, next_hop.as_mut()).await {
             Ok(done) => return Ok(done),
@@ -298,15 +316,26 @@ async fn finish_failed(
 pub(super) async fn refused(exchange: &mut Exchange, refusal: &Refusal) -> HeaderMap {
     let word = if exchange.is_open() { FAILED } else { REFUSED };
     match exchange.end(refusal).await {
-        Ok(()) => told(exchange, refusal, word),
-        Err(log) => told(exchange, &log, word),
+        Ok(proof) => told(exchange, refusal, word, proof),
+        Err(log) => told(exchange, &log, word, None),
     }
 }
 
+/// In the place of what a provider's node says that cannot write its log, and so cannot show that it said it.
+pub(super) fn no_log(node: &Identity, said: &HeaderMap) -> HeaderMap {
+    let refusal = Refusal::log_unavailable(format!("so says {node}"));
+    let mut trailers = refusal.to_trailers(Side::Provider);
+    let refused = said.get(metadata::REFUSED).is_some_and(|said| said.as_bytes().starts_with(REFUSED.as_bytes()));
+    let word = if refused { REFUSED } else { FAILED };
+    metadata::put(&mut trailers, metadata::REFUSED, &format!("{word} {}", refusal.reason));
+    trailers
+}
+
 /// The trailers that tell a caller of this node's own refusal or failure; the other node hears which of the two it is.
-pub(super) fn told(exchange: &Exchange, refusal: &Refusal, word: &str) -> HeaderMap {
+pub(super) fn told(exchange: &Exchange, refusal: &Refusal, word: &str, proof: Option<HeaderValue>) -> HeaderMap {
     let mut trailers = refusal.to_trailers(exchange.side());
     mark(&mut trailers, exchange);
+    proofs::put(&mut trailers, proof);
     if exchange.side() == Side::Provider {
         metadata::put(&mut trailers, metadata::REFUSED, &format!("{word} {}", refusal.reason));
     }

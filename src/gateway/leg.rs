@@ -10,16 +10,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Gateway;
-use super::body::{Answer, Arriving, CollectError, MeteredRequest, Outgoing, Whole};
+use super::body::{Answer, Arriving, CollectError, End, MeteredRequest, Outgoing, Whole};
 use super::exchange::Exchange;
 use super::forward::{self, Answered, Bounds, Hop, Sent};
 use super::framing::{FramingError, Totals};
 use super::metadata::{self, CallMetadata};
+use super::proofs::{self, Shown, Told};
 use super::provider;
 use super::refusal::Refusal;
 use super::upstream::Upstream;
 use super::view::View;
 use crate::log::entry::Side;
+use crate::log::entry_proof::Proven;
 use crate::schema::Method;
 use crate::telemetry::metrics::Stage;
 use crate::trust::identity::SystemId;
@@ -40,6 +42,8 @@ pub(super) struct Plan {
     pub(super) bounds: Bounds,
     /// One of the exchanges that may be in flight; none where this node's other half holds it.
     pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// What another node has shown of the request that it sent.
+    pub(super) proven: Option<Proven>,
 }
 
 /// The next hop.
@@ -59,14 +63,17 @@ impl Leg {
         body: Arriving,
     ) -> Response<Answer> {
         match self.carry(gateway, parts, body).await {
-            Ok((Answered::Whole { head, whole, totals, trailers, in_head }, request)) => {
+            Ok((Answered::Whole { head, whole, totals, trailers, in_head }, request, _)) => {
                 self.finish(head.headers, whole, totals, trailers, in_head, request).await
             }
-            Ok((Answered::Stream { head, body, in_flight }, request)) => {
+            Ok((Answered::Stream { head, body, in_flight }, request, opening)) => {
                 let mut headers = head.headers;
                 self.learn(&headers);
                 metadata::strip_response(&mut headers);
                 forward::mark(&mut headers, &self.exchange);
+                if self.exchange.side() == Side::Provider {
+                    proofs::put(&mut headers, opening);
+                }
                 let (sender, receiver) = forward::frames();
                 let Self { exchange, plan: Plan { next, bounds, provider, permit, .. } } = *self;
                 let hop = hop_of(&next, &provider);
@@ -85,20 +92,30 @@ impl Leg {
         gateway: &Arc<Gateway>,
         mut parts: Parts,
         body: Arriving,
-    ) -> Result<(Answered, Sent), Refusal> {
+    ) -> Result<(Answered, Sent, Option<HeaderValue>), Refusal> {
         let Plan { method, bounds, .. } = &self.plan;
         let (outgoing, sent) = if method.client_streaming {
-            let (body, progress) = MeteredRequest::new(body, bounds.message);
+            let (body, progress) = MeteredRequest::new(body, bounds.message, end_of_stream(&mut self.exchange));
             (Outgoing::Stream(body), Sent::Stream(progress))
         } else {
             let (whole, totals) = collect_request(body, gateway, bounds).await?;
+            if let (Some(log), Some(proven)) = (&self.exchange.peer_log, &self.plan.proven) {
+                proofs::payload(log, proven, &totals)?;
+            }
             (Outgoing::Whole(whole), Sent::Whole(totals))
         };
-        self.exchange.open(sent.totals_now()).await?;
+        let opening = self.exchange.open(sent.totals_now()).await?;
 
         let plan = &self.plan;
         metadata::strip_request(&mut parts.headers);
         self.tell(&mut parts.headers);
+        let opening = match &plan.next {
+            Next::Remote(_, Hop::Peer(_)) => {
+                proofs::put(&mut parts.headers, opening);
+                None
+            }
+            _ => opening,
+        };
         let left = plan.bounds.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Refusal::deadline());
@@ -129,7 +146,29 @@ impl Leg {
         gateway.metrics.stage(stage, began.elapsed());
         let answered =
             forward::receive(response, in_flight, &hop, plan.method.server_streaming, &plan.bounds, progress).await?;
-        Ok((answered, sent))
+        Ok((self.shown(answered, &sent)?, sent, opening))
+    }
+
+    /// What another node answered, once it has shown that it has logged it.
+    fn shown(&mut self, mut answered: Answered, sent: &Sent) -> Result<Answered, Refusal> {
+        let log = match (&self.exchange.peer_log, self.exchange.side()) {
+            (Some(log), Side::Consumer) => log.clone(),
+            _ => return Ok(answered),
+        };
+        match &mut answered {
+            Answered::Stream { head, .. } => proofs::received(&log, &head.headers, &mut self.exchange)?,
+            Answered::Whole { head, whole, totals, trailers, in_head } => {
+                let streamed = matches!(sent, Sent::Stream(_));
+                let request = (&sent.totals(), streamed);
+                let proof = head.headers.get(proofs::PROOF);
+                if proofs::closing(&log, proof, trailers, &mut self.exchange, request, totals)? == Shown::NoLog {
+                    *trailers = forward::no_log(log.node(), trailers);
+                    (head.headers, *in_head) = (trailers.clone(), true);
+                    (*whole, *totals) = (Whole::default(), Totals::default());
+                }
+            }
+        }
+        Ok(answered)
     }
 
     /// A whole answer: the closing entry first, then the answer leaves.
@@ -144,12 +183,16 @@ impl Leg {
     ) -> Response<Answer> {
         self.learn(&headers);
         let ending = forward::ending_of(&trailers, request.totals(), Some(totals), self.exchange.side());
-        if let Err(refusal) = self.exchange.close(ending).await {
-            let trailers = forward::told(&self.exchange, &refusal, forward::FAILED);
-            return respond(trailers, Answer::Whole(Whole::default(), None));
-        }
+        let proof = match self.exchange.close(ending).await {
+            Ok(proof) => proof,
+            Err(refusal) => {
+                let trailers = forward::told(&self.exchange, &refusal, forward::FAILED, None);
+                return respond(trailers, Answer::Whole(Whole::default(), None));
+            }
+        };
         metadata::strip_response(&mut headers);
         forward::mark(&mut headers, &self.exchange);
+        proofs::put(&mut headers, proof);
         if in_head {
             return respond(headers, Answer::Whole(whole, None));
         }
@@ -162,6 +205,9 @@ impl Leg {
         let Plan { consumer, provider, call, .. } = &self.plan;
         forward::mark(headers, &self.exchange);
         headers.remove(metadata::PUBLICATION);
+        if self.exchange.side() == Side::Consumer {
+            metadata::put(headers, metadata::PUBLICATION, &self.exchange.class.to_string());
+        }
         metadata::put(headers, metadata::CONSUMER, consumer.as_str());
         metadata::put(headers, metadata::PROVIDER, provider.as_str());
         let said = [(metadata::USER, &call.user), (metadata::SUBJECT, &call.subject), (metadata::CASE, &call.case)];
@@ -217,6 +263,18 @@ async fn collect_request(body: Arriving, gateway: &Gateway, bounds: &Bounds) -> 
             Err(Refusal::framing(FramingError::Count(totals.messages), "request"))
         }
         Ok(Ok((whole, totals, _))) => Ok((whole, totals)),
+    }
+}
+
+/// What follows the last message of a streamed request.
+fn end_of_stream(exchange: &mut Exchange) -> End {
+    match (exchange.side(), exchange.to_peer, exchange.peer_log.clone()) {
+        (Side::Consumer, true, _) => End::Prove(exchange.completed()),
+        (Side::Provider, true, Some(log)) => {
+            let told = Told::by(exchange);
+            End::Check(Box::new(move |trailers, totals| proofs::completed(&log, trailers, &told, totals)))
+        }
+        _ => End::Plain,
     }
 }
 

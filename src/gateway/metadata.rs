@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::policy::Publication;
 use crate::trust::identity::SystemId;
 
 /// Names the provider system.
@@ -26,7 +27,8 @@ pub(super) const EXCHANGE: HeaderName = HeaderName::from_static("kopuro-exchange
 pub(super) const CONSUMER: HeaderName = HeaderName::from_static("kopuro-consumer");
 /// In an answer between nodes: the provider's node itself refused or failed, for this reason.
 pub(super) const REFUSED: HeaderName = HeaderName::from_static("kopuro-refused");
-/// In an answer between nodes: the grant's publication class, `public`, `sealed` or `delayed <days>`.
+/// Between nodes, `public`, `sealed` or `delayed <days>`: with a request the class under which the consumer's node records
+/// it, in an answer the grant's.
 pub(super) const PUBLICATION: HeaderName = HeaderName::from_static("kopuro-publication");
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -52,6 +54,9 @@ pub(super) enum MetadataError {
     /// Not a system's identity.
     #[error("metadata {0:?} must name a system, as KG/GOV/70000005/civil-registry")]
     System(String),
+    /// Not a publication class.
+    #[error("metadata {0:?} must be public, sealed or delayed <days>")]
+    Class(String),
     /// A node's call lacks what nodes must send.
     #[error("metadata {0:?} is missing or malformed: nodes send it with every call")]
     Missing(String),
@@ -84,6 +89,8 @@ pub(super) struct NodeMetadata {
     pub(super) exchange: uuid::Uuid,
     /// `kopuro-consumer`.
     pub(super) consumer: SystemId,
+    /// `kopuro-publication`; a node that says nothing records as `public`.
+    pub(super) publication: Publication,
 }
 
 /// Takes the gateway's own metadata and the deadline out of a system's call.
@@ -109,7 +116,9 @@ pub(super) fn take_node_call(headers: &mut HeaderMap) -> Result<(NodeMetadata, C
         .filter(|id| id.get_version_num() == 7)
         .ok_or_else(|| MetadataError::Missing(EXCHANGE.to_string()))?;
     let consumer = take_system(headers, &CONSUMER)?.ok_or_else(|| MetadataError::Missing(CONSUMER.to_string()))?;
-    Ok((NodeMetadata { exchange, consumer }, take_call(headers)?))
+    let publication = take_text(headers, &PUBLICATION)?.map(|text| text.parse()).transpose();
+    let publication = publication.map_err(|_| MetadataError::Class(PUBLICATION.to_string()))?.unwrap_or_default();
+    Ok((NodeMetadata { exchange, consumer, publication }, take_call(headers)?))
 }
 
 /// Leaves in a request's headers only what may cross to the next hop.
@@ -244,7 +253,7 @@ mod tests {
 
     #[test]
     fn callers_cannot_speak_for_the_gateway() {
-        for name in ["kopuro-exchange", "kopuro-consumer", "kopuro-refused", "kopuro-anything"] {
+        for name in ["kopuro-exchange", "kopuro-consumer", "kopuro-publication", "kopuro-refused", "kopuro-anything"] {
             let mut map = headers(&[(name, "KG/GOV/1/a")]);
             assert_eq!(take_call(&mut map), Err(MetadataError::Reserved(name.into())));
         }
@@ -252,6 +261,23 @@ mod tests {
         assert_eq!(take_call(&mut map), Err(MetadataError::Repeated("kopuro-purpose".into())));
         let mut map = headers(&[("kopuro-provider", "civil")]);
         assert_eq!(take_call(&mut map), Err(MetadataError::System("kopuro-provider".into())));
+    }
+
+    #[test]
+    fn nodes_say_under_which_class_they_record() {
+        let id = uuid::Uuid::now_v7().to_string();
+        let call = |class: Option<&str>| {
+            let mut map = headers(&[("kopuro-exchange", &id), ("kopuro-consumer", "KG/GOV/1/a")]);
+            class.map(|class| map.insert("kopuro-publication", class.parse().unwrap()));
+            take_node_call(&mut map).map(|(node, _)| node.publication)
+        };
+        assert_eq!(call(None), Ok(Publication::Public));
+        for class in [Publication::Public, Publication::Sealed, Publication::Delayed { days: 30 }] {
+            assert_eq!(call(Some(&class.to_string())), Ok(class));
+        }
+        for wrong in ["secret", "delayed", "delayed -1", "delayed 30 days", "PUBLIC"] {
+            assert_eq!(call(Some(wrong)), Err(MetadataError::Class("kopuro-publication".into())), "{wrong}");
+        }
     }
 
     #[test]

@@ -16,9 +16,13 @@ mod framing;
 mod leg;
 mod metadata;
 mod node;
+mod node_log;
 pub mod ordinary;
 mod own;
+mod peer_log;
+mod proofs;
 mod provider;
+mod publication;
 mod recent;
 mod refusal;
 mod reload;
@@ -41,6 +45,7 @@ pub use refusal::DOMAIN;
 use self::body::Budget;
 use self::exchange::Recorder;
 use self::forward::Bounds;
+use self::peer_log::PeerLogs;
 use self::recent::RecentExchanges;
 use self::refusal::Refusal;
 use self::upstream::Connections;
@@ -54,6 +59,7 @@ use crate::telemetry::metrics::NodeMetrics;
 pub(crate) struct Gateway {
     view: ArcSwap<View>,
     connections: Connections,
+    peer_logs: PeerLogs,
     recorder: Recorder,
     limits: Limits,
     budget: Budget,

@@ -23,8 +23,11 @@ use super::Gateway;
 use super::accept::Listener;
 use super::body::Budget;
 use super::exchange::{self, Recorder};
+use super::node_log::{self, NodeLogService};
 use super::ordinary::{Health, Reflection};
 use super::own::OwnServices;
+use super::peer_log::PeerLogs;
+use super::publication::Publishing;
 use super::recent::{self, RecentExchanges};
 use super::reload::{self, Files, Reload};
 use super::strangers::Strangers;
@@ -34,8 +37,10 @@ use crate::config::{self, Loaded, NodeConfig};
 use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
 use crate::log::retention::Keeper;
-use crate::log::{Log, LogError, LogHealth, LogOptions};
+use crate::log::{Log, LogError, LogHealth, LogOptions, due};
 use crate::oversight::audit::{AuditLimits, AuditService};
+use crate::oversight::publish::{Publication, PublishError};
+use crate::oversight::subject::{self, SubjectLimits, SubjectService};
 use crate::policy::CallerLimits;
 use crate::schema::Catalogue;
 use crate::telemetry::metrics::{Listener as Role, NodeMetrics};
@@ -61,6 +66,9 @@ pub enum NodeError {
     /// The index does not open.
     #[error("the log's index does not open")]
     Index(#[from] crate::log::index::IndexError),
+    /// The log contradicts what is published of it, or cannot be published.
+    #[error("the log is not published: {0}")]
+    Publish(#[from] PublishError),
     /// A listener cannot be bound.
     #[error("cannot listen for {what} at {address}")]
     Bind {
@@ -77,6 +85,9 @@ pub enum NodeError {
     /// An endpoint is no authority.
     #[error("an endpoint is not host:port")]
     Endpoint(#[from] http::Error),
+    /// Witnesses cannot be asked.
+    #[error(transparent)]
+    Cosigners(#[from] crate::oversight::witness::CosignersError),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
@@ -115,6 +126,7 @@ struct LogParts {
     log: Log,
     follower: Follower,
     keeper: Keeper,
+    publishing: Option<Publishing>,
 }
 
 impl Node {
@@ -155,11 +167,13 @@ impl Node {
         let metrics = Arc::new(NodeMetrics::new(identity.to_string()));
         reload::tell_expiry(&metrics, &files.loaded);
         let connections = Connections::default();
-        let view = View::new(&config, &files.loaded, &connections)?;
+        let (peer_logs, contradictions) = PeerLogs::new(config.node.data.join("peers"));
+        let view = View::new(&config, &files.loaded, &connections, &peer_logs)?;
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
         let gateway = Arc::new(Gateway {
             view: ArcSwap::from_pointee(view),
             connections,
+            peer_logs,
             exchanges: TaskTracker::new(),
             recorder,
             budget: Budget::new(limits.buffered_bytes),
@@ -175,6 +189,12 @@ impl Node {
         let (nodes_listener, nodes) = bind("nodes", config.listen.nodes).await?;
         let (admin_listener, admin) = bind("admin", config.listen.admin).await?;
 
+        let public = config.publish.as_ref().and_then(|publish| publish.listen);
+        let public = match public {
+            Some(address) => Some(bind("publication", address).await?),
+            None => None,
+        };
+
         let health = telemetry::Health::starting();
         let drain = CancellationToken::new();
         let abort = CancellationToken::new();
@@ -182,6 +202,12 @@ impl Node {
         let (generation, reloaded) = watch::channel(0);
         let (ready, is_ready) = watch::channel(false);
         let own = own_services(&gateway, &catalogue, is_ready, log.as_ref(), &drain)?;
+        let publishing = match (&config.publish, &log) {
+            (Some(publish), Some((log, ..))) => {
+                Some(Publishing::start(&config, publish, &gateway, log, &health, public).await?)
+            }
+            _ => None,
+        };
         for (role, listener, most) in [
             (Role::Systems, systems_listener, gateway.limits.systems_connections.get()),
             (Role::Nodes, nodes_listener, gateway.limits.nodes_connections.get()),
@@ -218,13 +244,15 @@ impl Node {
             )),
             tokio::spawn(tell_ready(health.clone(), ready, metrics)),
             tokio::spawn(reload.clone().follow(drain.clone())),
+            tokio::spawn(node_log::follow(gateway.clone(), contradictions, health.clone(), abort.clone())),
         ];
         let keep = |(log, index, follower): (Log, Index, Follower)| {
+            background.push(tokio::spawn(due::run(log.clone(), index.clone(), drain.clone())));
             // Known before the node calls itself ready.
             tell_log(&log.health().borrow(), &health);
             background.push(tokio::spawn(watch_log(log.health(), health.clone())));
             let keeper = Keeper::start(retention, log.clone(), index)?;
-            Ok::<_, NodeError>(LogParts { log, follower, keeper })
+            Ok::<_, NodeError>(LogParts { log, follower, keeper, publishing })
         };
         let parts = log.map(keep).transpose()?;
         health.set(telemetry::Health::NODE, Status::Ok);
@@ -252,6 +280,16 @@ impl Node {
         self.parts.as_ref().map(|parts| &parts.log)
     }
 
+    /// The log's publication; none where it is not published.
+    pub fn publication(&self) -> Option<&Publication> {
+        self.parts.as_ref()?.publishing.as_ref().map(Publishing::publication)
+    }
+
+    /// Where the publication is served; none where it is not.
+    pub fn publication_addr(&self) -> Option<SocketAddr> {
+        self.parts.as_ref()?.publishing.as_ref()?.address()
+    }
+
     /// Reads certificates, CRLs, directory, grants again. On an error all of the old stays in force.
     pub async fn reload(&self) -> Result<(), NodeError> {
         self.reload.now().await
@@ -277,7 +315,11 @@ impl Node {
         if tokio::time::timeout(APPEND_LIMIT, ended()).await.is_err() {
             tracing::error!("exchanges are left without a closing entry: the next start closes them as interrupted");
         }
-        if let Some(LogParts { log, follower, keeper }) = self.parts {
+        if let Some(LogParts { log, follower, keeper, publishing }) = self.parts {
+            // With the closing entries of all that was cut off.
+            if let Some(publishing) = publishing {
+                publishing.finish().await;
+            }
             // Joins their threads, which are between two batches at most.
             let _ = tokio::task::spawn_blocking(move || drop((keeper, follower))).await;
             log.close().await;
@@ -293,6 +335,8 @@ impl std::fmt::Debug for Node {
 }
 
 async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeError> {
+    let usual = LogOptions::new(&config.node.data, config.log_signer()?);
+    let url = config.publish.as_ref().and_then(|publish| publish.url.as_ref());
     let options = LogOptions {
         queue: config.log.queue.get(),
         queue_wait: config.log.append_timeout,
@@ -300,7 +344,8 @@ async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeErr
         warn_free: config.log.warn_free,
         refuse_free: config.log.refuse_free,
         sealing_key: config.sealing_key(),
-        ..LogOptions::new(&config.node.data, config.log_signer()?)
+        published_at: url.map_or_else(|| usual.published_at.clone(), |url| format!("{url}/")),
+        ..usual
     };
     let data: PathBuf = config.node.data.clone();
     let (log, recovered, index, follower) = tokio::task::spawn_blocking(move || {
@@ -335,12 +380,12 @@ fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
         let mut newest = i64::MIN;
         let mut at = start;
         while at < end {
-            let entries = log.read(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
+            let entries = log.read_seen(at, usize::try_from(end - at).unwrap_or(usize::MAX))?;
             if entries.is_empty() {
                 break;
             }
             at += entries.len() as u64;
-            for entry in entries.into_iter().filter_map(|bytes| Entry::decode(bytes).ok()) {
+            for entry in entries.iter().filter_map(|seen| Entry::decode(seen.whole()).ok()) {
                 newest = newest.max(entry.time_unix_ms);
                 if let (Kind::RequestReceived, Ok(id)) = (entry.kind(), Uuid::from_slice(&entry.exchange_id)) {
                     // Too old or twice: nothing to remember.
@@ -379,24 +424,42 @@ fn own_services(
         })
     };
     let reflection = Reflection::new(catalogue.clone(), may_call)?;
-    let audit = log.map(|(log, index, _)| {
+    let own = log.map(|(log, index, _)| {
+        let gateway_of_subject = Arc::downgrade(gateway);
+        let permit: subject::Permit =
+            Arc::new(move |peer, service, method, purpose| match gateway_of_subject.upgrade() {
+                Some(gateway) => gateway.view().own_grant(&peer.identity, service, method, purpose),
+                None => Err(crate::policy::Denial::NoGrant.into()),
+            });
         let gateway_of_audit = Arc::downgrade(gateway);
         let is_auditor = Arc::new(move |peer: &crate::trust::certificate::PeerIdentity| {
             gateway_of_audit.upgrade().is_some_and(|gateway| gateway.view().directory.is_auditor(&peer.identity))
         });
         let member = gateway.view().member.clone();
-        AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone())
+        let limits = SubjectLimits::default();
+        let subject = SubjectService::new(log.clone(), index.clone(), member.clone(), permit, limits);
+        let audit =
+            AuditService::new(log.clone(), index.clone(), member, is_auditor, AuditLimits::default(), drain.clone());
+        (audit, subject)
     });
-    Ok(OwnServices::new(&Health::new(ready), &reflection, audit))
+    let node_log = log.map(|(log, ..)| {
+        let gateway = Arc::downgrade(gateway);
+        let is_node = Arc::new(move |identity: &Identity| {
+            gateway.upgrade().is_some_and(|gateway| gateway.view().node(identity).is_some())
+        });
+        NodeLogService::new(log.clone(), is_node)
+    });
+    Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log))
 }
 
-/// Services that a system may call, as far as this node's outbound list says.
+/// Services that a system may call, as far as this node's outbound list says; and subject access, where it is granted.
 fn callable(view: &View, system: &SystemId) -> Vec<String> {
     let allowed = |service: &&Arc<crate::schema::Service>| {
         let offers = service.offers().iter();
         offers.clone().any(|offer| view.outbound.callable_by(system, &offer.provider, service.name()).is_some())
     };
-    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).collect()
+    let own = view.own_callable(system);
+    view.catalogue.services().filter(allowed).map(|service| service.name().to_owned()).chain(own).collect()
 }
 
 async fn watch_log(mut log: watch::Receiver<LogHealth>, health: telemetry::Health) {

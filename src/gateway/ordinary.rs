@@ -17,6 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthApi, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::oversight::subject;
 use crate::proto::DESCRIPTORS;
 use crate::schema::{Catalogue, FileIndex, SchemaError};
 use crate::trust::certificate::PeerIdentity;
@@ -204,7 +205,7 @@ impl Health {
 
 /// The node as a whole is asked for with no name, or as one of the services that it answers itself.
 fn is_own(service: &str) -> bool {
-    service.is_empty() || service == FOR_AUDITORS || FOR_ALL.contains(&service)
+    service.is_empty() || service == FOR_AUDITORS || subject::methods(service).is_some() || FOR_ALL.contains(&service)
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {

@@ -1,5 +1,5 @@
 //! The node's own gRPC services, beside what it carries: health for everybody, reflection for systems and auditors, the audit API for
-//! auditors. tonic serves them, on the connections that [`super::accept`] has identified.
+//! auditors, subject access and openings for systems with a grant. tonic serves them, on the connections that [`super::accept`] has identified.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,16 +14,24 @@ use tower::ServiceExt;
 
 use super::accept::Caller;
 use super::body::{Arriving, BoxError};
+use super::node_log::NodeLogService;
 use super::ordinary::{Health, Reflection};
 use super::refusal::Refusal;
 use crate::log::entry::Side;
 use crate::oversight::audit::AuditService;
+use crate::oversight::subject::SubjectService;
 use crate::proto::kopuro::audit::v1::audit_log_server::AuditLogServer;
+use crate::proto::kopuro::audit::v1::openings_server::OpeningsServer;
+use crate::proto::kopuro::audit::v1::subject_access_server::SubjectAccessServer;
+use crate::proto::kopuro::node::v1::node_log_server::NodeLogServer;
 use crate::telemetry::metrics::Listener as Role;
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: [&str; 2] = ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 const AUDIT: &str = "/kopuro.audit.v1.AuditLog/";
+const NODE_LOG: &str = "/kopuro.node.v1.NodeLog/";
+const SUBJECT: &str = "/kopuro.audit.v1.SubjectAccess/";
+const OPENINGS: &str = "/kopuro.audit.v1.Openings/";
 
 /// tonic's router over them.
 #[derive(Debug, Clone)]
@@ -32,11 +40,22 @@ pub(super) struct OwnServices {
 }
 
 impl OwnServices {
-    pub(super) fn new(health: &Health, reflection: &Reflection, audit: Option<AuditService>) -> Self {
+    pub(super) fn new(
+        health: &Health,
+        reflection: &Reflection,
+        log: Option<(AuditService, SubjectService)>,
+        node_log: Option<NodeLogService>,
+    ) -> Self {
         let mut routes =
             tonic::service::Routes::new(health.server()).add_service(reflection.v1()).add_service(reflection.v1alpha());
-        if let Some(audit) = audit {
-            routes = routes.add_service(AuditLogServer::new(audit));
+        if let Some((audit, subject)) = log {
+            routes = routes
+                .add_service(AuditLogServer::new(audit))
+                .add_service(SubjectAccessServer::new(subject.clone()))
+                .add_service(OpeningsServer::new(subject));
+        }
+        if let Some(node_log) = node_log {
+            routes = routes.add_service(NodeLogServer::new(node_log));
         }
         Self { routes: routes.prepare() }
     }
@@ -44,7 +63,9 @@ impl OwnServices {
     /// Whether a path is one of ours on this listener.
     pub(super) fn serves(&self, role: Role, path: &str) -> bool {
         path.starts_with(HEALTH)
-            || role == Role::Systems && (path.starts_with(AUDIT) || REFLECTION.iter().any(|own| path.starts_with(own)))
+            || role == Role::Nodes && path.starts_with(NODE_LOG)
+            || role == Role::Systems
+                && [AUDIT, SUBJECT, OPENINGS].iter().chain(&REFLECTION).any(|own| path.starts_with(own))
     }
 
     pub(super) async fn call(&self, caller: &Caller, mut request: Request<Arriving>) -> Response<tonic::body::Body> {

@@ -16,6 +16,7 @@ use super::exchange::{Exchange, unix_ms};
 use super::forward::Hop;
 use super::leg::{self, Leg, Next, Plan};
 use super::metadata::{self, NodeMetadata};
+use super::proofs;
 use super::recent::RecentError;
 use super::refusal::Refusal;
 use super::view::View;
@@ -48,9 +49,10 @@ async fn run(
     let (mut parts, body) = request.into_parts();
     let from = caller.map_or_else(|| "local".to_owned(), |caller| address(caller.address));
     // Until the other node's id is known to be its to use, a refusal is recorded under one of our own.
-    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::now_v7(), from);
+    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::nil(), from);
     if let Some(caller) = caller {
         exchange.consumer = caller.peer.identity.to_string();
+        exchange.to_peer = gateway.recorder.is_on();
     }
     match authorise(gateway, view, caller, &mut parts, &mut exchange, started) {
         Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).await,
@@ -72,13 +74,17 @@ fn authorise(
     if let Some(caller) = caller {
         caller.check()?;
         check_node(view, caller)?;
+        exchange.peer_log = view.log_of(&caller.peer.identity).filter(|_| exchange.to_peer).cloned();
     }
     content_type(parts)?;
+    let proof = proofs::take(&mut parts.headers);
     let (node, call) = metadata::take_node_call(&mut parts.headers).map_err(|e| Refusal::metadata(&e))?;
     if let Some(caller) = caller {
         check_consumer(caller, &node)?;
     }
     node.consumer.as_str().clone_into(&mut exchange.consumer);
+    // Until the grant is known, at least as little is shown of the call as the consumer shows.
+    exchange.class = node.publication;
     exchange.set_call(&call);
     if !view.directory.has_system(&node.consumer) {
         return Err(Refusal::not_in_directory(&node.consumer));
@@ -109,24 +115,30 @@ fn authorise(
         return Err(Refusal::not_provider_here(&provider));
     }
     exchange.members = Some((node.consumer.member().clone(), provider.member().clone()));
+    let proven = match exchange.peer_log.clone() {
+        Some(log) => Some(proofs::request(&log, proof.as_ref(), exchange, &node, &call)?),
+        None => None,
+    };
     let (service_name, method_name) = (exchange.service.as_str(), exchange.method.as_str());
     let service = view.catalogue.service(service_name).ok_or_else(|| Refusal::service_unknown(service_name))?;
     let offer = service.offer(&provider).ok_or_else(|| Refusal::provider_unknown(&provider, service_name))?;
     let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
 
+    let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
     let grant = view
         .grants
         .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
-        .map_err(|denial| Refusal::denied(&denial, &node.consumer, service_name, method_name))?;
+        .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
-    exchange.class = grant.publication.into();
+    exchange.class = grant.publication;
+    grant.check_recorded(node.publication).map_err(denied)?;
 
     let backend = view
         .backend(&provider)
         .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
     let next = Next::Remote(backend.clone(), Hop::Backend(provider.clone()));
     let bounds = gateway.bounds(&method, call.timeout, started);
-    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit })
+    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit, proven })
 }
 
 /// The caller is a node of the directory.

@@ -153,6 +153,33 @@ impl Refusal {
         )
     }
 
+    /// A message of another node without the proof that it is logged there.
+    pub(super) fn proof_missing(code: Code, node: &Identity) -> Self {
+        Self::new(
+            code,
+            "PROOF_MISSING",
+            format!("{node} did not show that it has logged what it sent: it sent no proof"),
+        )
+    }
+
+    /// One whose proof does not hold.
+    pub(super) fn proof_invalid(code: Code, node: &Identity, why: impl std::fmt::Display) -> Self {
+        Self::new(code, "PROOF_INVALID", format!("{node} did not show that it has logged what it sent: {why}"))
+    }
+
+    /// One whose log has two histories.
+    pub(super) fn peer_contradicts(node: &Identity, why: impl std::fmt::Display) -> Self {
+        Self::new(Code::PermissionDenied, "PEER_LOG_CONTRADICTS", format!("{node} is not trusted: {why}"))
+    }
+
+    /// One whose log has not been proven to be of one history for too long.
+    pub(super) fn peer_unproven(node: &Identity, why: impl std::fmt::Display) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Self::new(Code::Unavailable, "PEER_LOG_UNPROVEN", format!("{node} is not trusted for now: {why}"))
+        }
+    }
+
     /// The other member's node cannot be reached.
     pub(super) fn peer_unreachable(member: &MemberId, why: impl std::fmt::Display) -> Self {
         Self::new(Code::Unavailable, "PEER_UNREACHABLE", format!("the node of {member} cannot be reached: {why}"))

@@ -125,7 +125,7 @@ impl Reload {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let view = View::new(&self.config, &loaded, &self.gateway.connections)?;
+        let view = View::new(&self.config, &loaded, &self.gateway.connections, &self.gateway.peer_logs)?;
         self.catalogue.store(view.catalogue.clone());
         self.gateway.view.store(Arc::new(view));
         self.judge_connections(&loaded);

@@ -208,14 +208,15 @@ impl Upstream {
             }
             // Busy, and one more is allowed: whoever gets the lock opens it, the others use what there is meanwhile.
             Some(least) => match self.connecting.try_lock() {
-                Ok(mut last) => Ok(self.connect(&mut last).await.unwrap_or(least)),
+                Ok(mut last) => Ok(Box::pin(self.connect(&mut last)).await.unwrap_or(least)),
                 Err(_) => Ok(least),
             },
             None => {
                 let mut last = self.connecting.lock().await;
                 match self.least_busy().0 {
                     Some(opened_meanwhile) => Ok(opened_meanwhile),
-                    None => self.connect(&mut last).await,
+                    // Boxed, here and above: connecting is rare, and every call's future would have room for it.
+                    None => Box::pin(self.connect(&mut last)).await,
                 }
             }
         }
@@ -330,6 +331,8 @@ where
 {
     fn execute(&self, task: F) {
         let cut = self.0.clone();
+        // Boxed at once: hyper's tasks are as large as a connection, and each further hand would copy all of it.
+        let task = Box::pin(task);
         tokio::spawn(async move { cut.run_until_cancelled_owned(task).await.map(drop) });
     }
 }

@@ -5,15 +5,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Loaded, NodeConfig};
-use crate::policy::{Grants, Outbound};
+use crate::oversight::subject::{self, NotPermitted};
+use crate::policy::{Denial, Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
+use super::exchange::unix_ms;
 use super::node::NodeError;
+use super::peer_log::{PeerLog, PeerLogs};
 use super::upstream::{Connections, Upstream, UpstreamLimits};
+
+/// What a proof may add to a call's headers between nodes.
+pub(super) const PROOF_ROOM: u32 = 8 << 10;
 
 /// What a node goes by.
 #[derive(Debug)]
@@ -26,13 +32,26 @@ pub(crate) struct View {
     pub(super) anchors: Arc<Anchors>,
     /// Of both listeners.
     pub(super) server: Arc<rustls::ServerConfig>,
-    peers: HashMap<MemberId, Vec<Arc<Upstream>>>,
+    peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Arc<Upstream>>,
 }
 
+/// Another member's node.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) identity: Identity,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) log: Arc<PeerLog>,
+}
+
 impl View {
-    /// From what configuration has loaded and checked. Its connections are among `connections`.
-    pub(super) fn new(config: &NodeConfig, loaded: &Loaded, connections: &Connections) -> Result<Self, NodeError> {
+    /// From what configuration has loaded and checked. Its connections are among `connections`, its peers' logs among `logs`.
+    pub(super) fn new(
+        config: &NodeConfig,
+        loaded: &Loaded,
+        connections: &Connections,
+        logs: &PeerLogs,
+    ) -> Result<Self, NodeError> {
         let limits = UpstreamLimits {
             connections: config.limits.connections_per_peer.get(),
             connect_timeout: config.limits.connect_timeout,
@@ -40,12 +59,15 @@ impl View {
             keepalive_timeout: config.limits.keepalive_timeout,
             header_list: u32::try_from(config.limits.metadata).unwrap_or(u32::MAX),
         };
-        let mut peers: HashMap<MemberId, Vec<Arc<Upstream>>> = HashMap::new();
+        // What a caller may send, and the proof besides.
+        let with_proof = UpstreamLimits { header_list: limits.header_list.saturating_add(PROOF_ROOM), ..limits };
+        let mut peers: HashMap<MemberId, Vec<Peer>> = HashMap::new();
         for node in loaded.directory.nodes.iter().filter(|node| node.member != config.node.member) {
             let tls = tls::client_config(&loaded.credentials, &loaded.anchors, node.identity())?;
             let name = node.identity().to_string();
-            let upstream = Upstream::new(name, node.endpoint.clone(), Some(tls), limits, connections.clone())?;
-            peers.entry(node.member.clone()).or_default().push(Arc::new(upstream));
+            let upstream = Upstream::new(name, node.endpoint.clone(), Some(tls), with_proof, connections.clone())?;
+            let peer = Peer { identity: node.identity(), upstream: Arc::new(upstream), log: logs.of(node) };
+            peers.entry(node.member.clone()).or_default().push(peer);
         }
         let mut backends = HashMap::new();
         for (system, backend) in &loaded.backends {
@@ -72,13 +94,46 @@ impl View {
     }
 
     /// A member's node: of several, one that is connected, or else one that did not just fail.
-    pub(super) fn peer(&self, member: &MemberId) -> Option<&Arc<Upstream>> {
+    pub(super) fn peer(&self, member: &MemberId) -> Option<&Peer> {
         let nodes = self.peers.get(member)?;
         nodes
             .iter()
-            .find(|node| node.open_connections() > 0)
-            .or_else(|| nodes.iter().find(|node| !node.has_just_failed()))
+            .find(|node| node.upstream.open_connections() > 0)
+            .or_else(|| nodes.iter().find(|node| !node.upstream.has_just_failed()))
             .or_else(|| nodes.first())
+    }
+
+    /// The node with this identity.
+    pub(super) fn node(&self, identity: &Identity) -> Option<&Peer> {
+        self.peers.get(identity.member())?.iter().find(|node| node.identity == *identity)
+    }
+
+    /// That node's log.
+    pub(super) fn log_of(&self, identity: &Identity) -> Option<&Arc<PeerLog>> {
+        self.node(identity).map(|node| &node.log)
+    }
+
+    /// The grant that lets a caller call a service of the node's own: subject access, openings.
+    pub(super) fn own_grant(
+        &self,
+        caller: &Identity,
+        service: &str,
+        method: &str,
+        purpose: Option<&str>,
+    ) -> Result<Grant, NotPermitted> {
+        let Identity::System(system) = caller else { return Err(Denial::NoGrant.into()) };
+        if !self.directory.has_system(system) {
+            let text = format!("{system} is not listed in the directory");
+            return Err(NotPermitted { code: tonic::Code::Unauthenticated, reason: "NOT_IN_DIRECTORY", text });
+        }
+        let node = self.member.system(subject::PROVIDER).map_err(|_| Denial::NoGrant)?;
+        Ok(self.grants.decide(system, &node, service, method, purpose, unix_ms()).cloned()?)
+    }
+
+    /// For which of them it has such a grant now.
+    pub(super) fn own_callable(&self, system: &SystemId) -> Vec<String> {
+        let granted = self.grants.callable_by(system, unix_ms());
+        granted.into_keys().filter(|name| subject::methods(name).is_some()).map(str::to_owned).collect()
     }
 
     /// A system of this member.

@@ -16,9 +16,13 @@ pub const SLOTS: u8 = 8;
 
 /// The root over slots 0 to 7 (or as far as values go: to 8 where fields are hidden), each given with its number; the last value of a slot counts.
 pub fn root(key: &[u8; 32], fields: &[(u8, &[u8])]) -> Hash {
-    let mut edge = RightEdge::default();
-    slots(key, fields).iter().for_each(|slot| edge.push(*slot));
-    edge.root()
+    root_of(&slots(key, fields))
+}
+
+/// The root, and the openings of those of `open` that have a value: as [`root`] and [`Opening::new`], in one go.
+pub fn commit(key: &[u8; 32], fields: &[(u8, &[u8])], open: &[u8]) -> (Hash, Vec<Opening>) {
+    let leaves = slots(key, fields);
+    (root_of(&leaves), open.iter().filter_map(|slot| opening(key, fields, &leaves, *slot)).collect())
 }
 
 /// What opens one slot of a commitment to whoever is shown it: value, salt, and the way to the root.
@@ -39,10 +43,7 @@ pub struct Opening {
 impl Opening {
     /// Opens a slot; none where it has no value.
     pub fn new(key: &[u8; 32], fields: &[(u8, &[u8])], slot: u8) -> Option<Self> {
-        let (_, value) = fields.iter().rev().find(|(number, _)| *number == slot)?;
-        let leaves = slots(key, fields);
-        let path = proof::inclusion(&mut SlotTree(&leaves), slot.into(), leaves.len() as u64).ok()?;
-        Some(Self { slot, salt: salt(&keyed(key), slot), value: value.to_vec(), slots: leaves.len() as u8, path })
+        opening(key, fields, &slots(key, fields), slot)
     }
 
     /// Checks that this value is what the commitment with this root holds in the slot.
@@ -56,6 +57,18 @@ impl std::fmt::Debug for Opening {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opening").field("slot", &self.slot).finish_non_exhaustive()
     }
+}
+
+fn root_of(leaves: &[Hash]) -> Hash {
+    let mut edge = RightEdge::default();
+    leaves.iter().for_each(|slot| edge.push(*slot));
+    edge.root()
+}
+
+fn opening(key: &[u8; 32], fields: &[(u8, &[u8])], leaves: &[Hash], slot: u8) -> Option<Opening> {
+    let (_, value) = fields.iter().rev().find(|(number, _)| *number == slot)?;
+    let path = proof::inclusion(&mut SlotTree(leaves), slot.into(), leaves.len() as u64).ok()?;
+    Some(Opening { slot, salt: salt(&keyed(key), slot), value: value.to_vec(), slots: leaves.len() as u8, path })
 }
 
 fn slots(key: &[u8; 32], fields: &[(u8, &[u8])]) -> Vec<Hash> {

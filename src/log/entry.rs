@@ -7,9 +7,10 @@ use prost::Message;
 use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{commitment, hidden};
+use super::commitment::{self, Opening};
+use super::hidden;
 pub use crate::proto::kopuro::log::v1::{
-    Entry, Kind, OpenedEntry, Outcome, PrivateField, PrivateFields, Publication, Side, Slot,
+    Entry, IndexRange, Kind, OpenedEntry, Outcome, PrivateField, PrivateFields, Publication, Side, Slot,
 };
 
 /// The largest entry, and the largest private half, in bytes: an entry's length is 16 bits in a C2SP entry bundle.
@@ -20,10 +21,11 @@ pub const MAX_ENTRY: usize = 65_535;
 pub struct ExchangeKey([u8; 32]);
 
 impl ExchangeKey {
-    /// Draws a key for a new exchange.
+    /// Draws a key for a new exchange, from the TLS library's generator: no system call for each.
     pub fn generate() -> Self {
         let mut key = Self([0; 32]);
-        getrandom::fill(&mut key.0).expect("the kernel's random source does not fail once it has started");
+        aws_lc_rs::rand::fill(&mut key.0)
+            .expect("a generator seeded from the kernel does not fail once it has started");
         key
     }
 
@@ -63,7 +65,9 @@ pub struct Draft {
     pub reason: String,
     pub side: Side,
     pub peer_checkpoint: String,
+    pub other_peer_checkpoint: String,
     pub opened: Option<OpenedEntry>,
+    pub erased: Vec<IndexRange>,
     key: ExchangeKey,
     private: Vec<(Slot, Zeroizing<Vec<u8>>)>,
 }
@@ -87,7 +91,9 @@ impl Draft {
             reason: String::new(),
             side: Side::Unspecified,
             peer_checkpoint: String::new(),
+            other_peer_checkpoint: String::new(),
             opened: None,
+            erased: Vec::new(),
             key: key.clone(),
             private: Vec::new(),
         }
@@ -102,20 +108,27 @@ impl Draft {
 
     /// Computes the commitment and encodes both halves. Of a delayed or sealed exchange the entry shows its class and the
     /// commitment; everything else goes into SLOT_HIDDEN.
-    pub fn seal(mut self) -> Record {
+    pub fn seal(self) -> Record {
+        self.seal_opening(&[]).0
+    }
+
+    /// The same, with the openings of those of these slots that have a value, and of what the entry hides.
+    pub fn seal_opening(mut self, open: &[Slot]) -> (Record, Vec<Opening>) {
+        let mut open: Vec<u8> = open.iter().map(|slot| *slot as u8).collect();
         let mut entry = self.take_public();
         if hidden::hides(self.publication) {
             let hidden = std::mem::take(&mut entry).encode_to_vec();
             self.set(Slot::Hidden, hidden);
+            open.push(Slot::Hidden as u8);
         }
         let fields: Vec<(u8, &[u8])> =
             self.private.iter().map(|(slot, value)| (*slot as u8, value.as_slice())).collect();
-        let commitment = commitment::root(self.key.as_bytes(), &fields);
+        let (commitment, openings) = commitment::commit(self.key.as_bytes(), &fields, &open);
         let private = encode_private(&self.key, &self.private);
         entry.publication = self.publication.into();
         entry.delay_days = self.delay_days;
         entry.commitment = Bytes::copy_from_slice(&commitment.0);
-        Record { entry: entry.encode_to_vec().into(), private }
+        (Record { entry: entry.encode_to_vec().into(), private }, openings)
     }
 
     /// Everything that a class may hide.
@@ -137,7 +150,9 @@ impl Draft {
             reason: take(&mut self.reason),
             side: self.side.into(),
             peer_checkpoint: take(&mut self.peer_checkpoint),
+            other_peer_checkpoint: take(&mut self.other_peer_checkpoint),
             opened: self.opened.take(),
+            erased: take(&mut self.erased),
             ..Entry::default()
         }
     }
@@ -223,7 +238,7 @@ mod tests {
         let fields: Vec<(u8, &[u8])> = private.fields.iter().map(|f| (f.slot as u8, &f.value[..])).collect();
         let root = super::super::tree::Hash(entry.commitment.as_ref().try_into().unwrap());
         for slot in [Slot::RequestDigest, Slot::Subject, Slot::Case, Slot::Query] {
-            commitment::Opening::new(key.as_bytes(), &fields, slot as u8).unwrap().verify(root).unwrap();
+            Opening::new(key.as_bytes(), &fields, slot as u8).unwrap().verify(root).unwrap();
         }
         assert!(!format!("{draft_debug:?}", draft_debug = record).contains("2010"));
     }

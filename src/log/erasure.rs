@@ -28,12 +28,12 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use super::entry::IndexRange;
 use super::entry::{Draft, Entry, ExchangeKey, Kind, Publication, Record};
 use super::error::{AppendError, LogError};
 use super::hidden;
 use super::shared::{Shared, open_half};
 use super::store::Store;
-pub use crate::proto::kopuro::log::v1::IndexRange;
 
 /// The file of intention in the data folder.
 pub(super) const FILE: &str = "erasing";
@@ -128,12 +128,10 @@ impl Shared {
         draft.publication = Publication::Public;
         draft.legal_basis.clone_from(&entry.legal_basis);
         draft.reason.clone_from(&entry.reason);
+        draft.erased.clone_from(&entry.erased);
         let mut record = draft.seal();
         // It commits to nothing, so it keeps nothing: else a term would erase erasures for ever.
         record.private = Zeroizing::default();
-        // As concatenated messages merge: a field that a draft has not.
-        let erased = Entry { erased: entry.erased.clone(), ..Entry::default() };
-        record.entry = [&record.entry[..], &erased.encode_to_vec()].concat().into();
         let index = append(record).map_err(|error| LogError::ErasureIncomplete(error.to_string()))?;
         self.clear_away(entry)?;
         let count: u64 = entry.erased.iter().map(|range| range.count).sum();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::commitment::Opening;
+use super::commitment::{self, Opening};
 use super::entry::{Entry, MAX_ENTRY, OpenedEntry, Publication, Slot};
 use super::proof::ProofError;
 use super::tree::Hash;
@@ -182,6 +182,11 @@ impl<'p> Private<'p> {
         Some(Self { key: key?, fields })
     }
 
+    /// What the entry of this half commits to.
+    pub fn commitment(&self) -> Hash {
+        commitment::root(self.key, &self.fields)
+    }
+
     /// The value of a slot.
     pub fn value(&self, slot: Slot) -> Option<&'p [u8]> {
         self.fields.iter().rev().find(|(number, _)| *number == slot as u8).map(|(_, value)| *value)
@@ -293,7 +298,7 @@ mod tests {
         let key = ExchangeKey::generate();
         let twisted = Entry { publication: Publication::Public.into(), ..Entry::default() }.encode_to_vec();
         let fields = [(Slot::Hidden as u8, twisted.as_slice())];
-        let commitment = super::super::commitment::root(key.as_bytes(), &fields);
+        let commitment = commitment::root(key.as_bytes(), &fields);
         let shown = Entry {
             publication: Publication::Sealed.into(),
             commitment: Bytes::copy_from_slice(&commitment.0),

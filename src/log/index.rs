@@ -15,7 +15,8 @@
 //! entry      one entry, as far as the index cares      builder   the segment in memory
 //! file       a sealed segment's bytes                  cache     decoded parts of sealed segments, bounded by bytes
 //! segments   which segments there are, and repair      search    filters, pages, counts, joins
-//! follow     the thread that reads new entries
+//! follow     the thread that reads new entries         pending   delayed entries that are not opened yet
+//! subjects   which exchanges concerned whom, by keyed pseudonym, built when it is first asked for
 //! ```
 
 use std::path::PathBuf;
@@ -25,8 +26,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::Log;
 use super::entry::{Outcome, Publication};
+use super::hidden::Seen;
+use super::{Log, PrivateHalf};
 use segments::Shared;
 
 mod builder;
@@ -34,8 +36,10 @@ mod cache;
 mod entry;
 mod file;
 mod follow;
+mod pending;
 mod search;
 mod segments;
+mod subjects;
 
 pub use entry::Progress;
 pub use follow::Follower;
@@ -58,7 +62,25 @@ pub trait EntrySource: Send + Sync {
 
     /// Entries' bytes from an index on, at least one where there is one and at most `max`.
     fn read(&self, from: u64, max: usize) -> Result<Vec<Bytes>, SourceError>;
+
+    /// The same, with what delayed and sealed entries hide, where that is known.
+    fn read_seen(&self, from: u64, max: usize) -> Result<Vec<Seen>, SourceError> {
+        Ok(self.read(from, max)?.into_iter().map(|entry| Seen { entry, hidden: None }).collect())
+    }
+
+    /// The same, with private halves; none where they are gone.
+    fn read_with_private(&self, from: u64, max: usize) -> Result<Vec<(Bytes, PrivateHalf)>, SourceError> {
+        Ok(self.read(from, max)?.into_iter().map(|entry| (entry, None)).collect())
+    }
+
+    /// What stands for a subject in the index; none where the source has no key.
+    fn pseudonym(&self, _subject: &[u8]) -> Option<Pseudonym> {
+        None
+    }
 }
+
+/// What stands for a subject in the index: 16 bytes of an HMAC-SHA256 under a key that is derived from the sealing key.
+pub type Pseudonym = [u8; 16];
 
 impl EntrySource for Log {
     fn size(&self) -> u64 {
@@ -71,6 +93,18 @@ impl EntrySource for Log {
 
     fn read(&self, from: u64, max: usize) -> Result<Vec<Bytes>, SourceError> {
         Ok(Self::read(self, from, max)?)
+    }
+
+    fn read_seen(&self, from: u64, max: usize) -> Result<Vec<Seen>, SourceError> {
+        Ok(Self::read_seen(self, from, max)?)
+    }
+
+    fn read_with_private(&self, from: u64, max: usize) -> Result<Vec<(Bytes, PrivateHalf)>, SourceError> {
+        Ok(Self::read_with_private(self, from, max)?)
+    }
+
+    fn pseudonym(&self, subject: &[u8]) -> Option<Pseudonym> {
+        Some(Self::pseudonym(self, subject))
     }
 }
 
@@ -125,6 +159,9 @@ pub enum IndexError {
     /// Segments of 0 or of more than 65,536 entries.
     #[error("a segment has 1 to 65,536 entries")]
     SegmentLength,
+    /// Subjects are found by a key that is not there.
+    #[error("the key that finds subjects is not there")]
+    NoKey,
     /// The log is larger than the index can address.
     #[error("the log has more segments than can be numbered")]
     Full,
@@ -212,6 +249,8 @@ pub struct Counts {
     pub by_reason: Vec<(String, u64)>,
     /// All of them.
     pub exchanges: u64,
+    /// Entries, not among these, whose fields are hidden for good: what opened them has been destroyed.
+    pub hidden: u64,
     /// The answer covers entries below this index.
     pub indexed_size: u64,
 }
@@ -286,6 +325,37 @@ impl Index {
             entries.sort_unstable();
             Ok(entries)
         })
+    }
+
+    /// Openings of exchanges that concerned a subject, the newest first, those before `before` where it is given. Where
+    /// it is not known yet which segments hold the subject, that is found out from the private halves first; where time
+    /// runs out, [`Page::next`] says where to go on.
+    pub fn of_subject(
+        &self,
+        subject: &[u8],
+        before: Option<u64>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Page, IndexError> {
+        let Some(pseudonym) = self.shared.source.pseudonym(subject) else { return Err(IndexError::NoKey) };
+        self.mending(|shared| shared.of_subject(&pseudonym, before, limit, deadline))
+    }
+
+    /// Forgets what it knows of the subjects of these entries: after private halves were destroyed. What is left is
+    /// found again when it is asked for.
+    pub fn forget_subjects(&self, first: u64, count: u64) -> Result<(), IndexError> {
+        self.shared.forget_subjects(first, count)
+    }
+
+    /// Delayed entries from `from` on that are due at this time and that no later entry has opened, ascending, at most
+    /// `limit`. Only as far as the index reaches: see [`Self::indexed_size`].
+    pub fn due(&self, now_unix_ms: i64, from: u64, limit: usize) -> Result<Vec<u64>, IndexError> {
+        self.mending(|shared| shared.due(now_unix_ms, from, limit))
+    }
+
+    /// Does not name this entry as due any more, until the index is opened again: it cannot be opened.
+    pub fn set_aside(&self, entry: u64) {
+        self.shared.set_aside(entry);
     }
 
     /// Counts by bitmaps; no entry is read.

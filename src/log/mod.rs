@@ -15,7 +15,10 @@
 //! tile        C2SP tiles and bundles       (pure)    hidden      entries that show commitments only, and their opening
 //! seal shred  private halves, and what destroys them sealing_key where their key comes from; token: from PKCS#11
 //! store       append, read, head: the seam           records     keys and values of the store behind it     (pure)
+//! entry_proof what a node shows another    (pure)
+//! tlog_proof  C2SP proofs that stand alone (pure)
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
+//! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
 //! erasure(_request)  private values destroyed, and said  prune       published entries leave the store; retention: when
 //! ```
@@ -35,13 +38,16 @@ pub mod checkpoint;
 pub mod closed;
 mod commit;
 pub mod commitment;
+pub mod due;
 pub mod entry;
+pub mod entry_proof;
 pub mod erasure;
 pub mod erasure_request;
 mod error;
 mod head;
 pub mod hidden;
 pub mod index;
+pub mod opening;
 pub mod proof;
 mod prune;
 mod records;
@@ -55,6 +61,7 @@ mod sled_store;
 mod space;
 mod store;
 pub mod tile;
+pub mod tlog_proof;
 mod token;
 pub mod tree;
 pub mod verify;
@@ -66,6 +73,7 @@ use entry::{Entry, Side};
 use erasure::{Erased, Erasure};
 pub use error::{AppendError, LogError, LogHealth};
 use head::Head;
+use hidden::Seen;
 pub use prune::Prune;
 use seal::Seal;
 use sealing_key::SealingKeySource;
@@ -73,7 +81,7 @@ use shared::{Parts, Shared, StoredTree};
 use sled_store::SledStore;
 use space::Watermark;
 use store::{Base, Store};
-use tree::{Hash, RightEdge, Subtrees};
+use tree::{Hash, RightEdge, Subtrees, TILE_LEVELS};
 
 /// About how many bytes of entries one [`Log::read`] gives.
 const READ_BYTES: usize = 1 << 20;
@@ -353,6 +361,21 @@ impl Log {
         }
     }
 
+    /// As [`Self::read`], with what delayed and sealed entries hide; only their private halves are opened.
+    pub fn read_seen(&self, from: u64, max_entries: usize) -> Result<Vec<Seen>, LogError> {
+        Ok(seen(from, self.read(from, max_entries)?, &|index| self.shared.private(index)))
+    }
+
+    /// As [`Self::read`], each entry with its private half (encoded [`entry::PrivateFields`]); none where that is gone.
+    pub fn read_with_private(&self, from: u64, max_entries: usize) -> Result<Vec<(Bytes, PrivateHalf)>, LogError> {
+        Ok(with_private(from, self.read(from, max_entries)?, &|index| self.shared.private(index)))
+    }
+
+    /// What stands for a subject in the index of subjects.
+    pub fn pseudonym(&self, subject: &[u8]) -> index::Pseudonym {
+        self.shared.seal.pseudonym(subject)
+    }
+
     /// The inclusion proof of an entry in the tree of the first `size` entries. Blocks shortly.
     pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
         if index < self.first() {
@@ -367,6 +390,31 @@ impl Log {
     pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, LogError> {
         let proof = self.prove(new, |tree| proof::consistency(tree, old, new));
         proof.map_err(|error| if matches!(error, LogError::Pruned { .. }) { self.shared.pruned(old) } else { error })
+    }
+
+    /// The root of the tree of the first `size` entries. Blocks shortly.
+    pub fn root_at(&self, size: u64) -> Result<Hash, LogError> {
+        self.prove(size, |tree| tree.root_of(0, size).map_err(proof::MakeError::Source))
+    }
+
+    /// Hashes `from` to `from + count - 1` of a tile level: leaves' hashes at 0 (from the entries; blocks shortly), roots
+    /// over 256 leaves at 1, and so on (from memory).
+    pub fn tile_hashes(&self, level: u8, from: u64, count: usize) -> Result<Vec<Hash>, LogError> {
+        if level > 0 {
+            let tiles = self.shared.tiles.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let row = tiles.row(level, from, count).map(<[Hash]>::to_vec);
+            return row.ok_or_else(|| LogError::Beyond { asked: from, size: self.shared.size() });
+        }
+        let mut hashes = Vec::with_capacity(count.min(1 << TILE_LEVELS));
+        while hashes.len() < count {
+            let next = from + hashes.len() as u64;
+            let entries = self.read(next, count - hashes.len())?;
+            if entries.is_empty() {
+                return Err(LogError::Beyond { asked: next, size: self.shared.size() });
+            }
+            hashes.extend(entries.iter().map(|entry| Hash::of_leaf(entry)));
+        }
+        Ok(hashes)
     }
 
     /// How the log is, now and from now on.
@@ -394,7 +442,7 @@ impl Log {
         }
         let prove = || {
             self.shared.with_store(|store| {
-                make(&mut StoredTree::new(&self.shared, store)).map_err(|error| match error {
+                make(&mut self.shared.tree(store)).map_err(|error| match error {
                     proof::MakeError::Beyond(asked, size) => LogError::Beyond { asked, size },
                     proof::MakeError::Source(error) => error,
                 })
@@ -410,6 +458,25 @@ impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log").field("size", &self.shared.size()).finish_non_exhaustive()
     }
+}
+
+/// An entry's private half, opened; none where it, or its key, is gone.
+pub type PrivateHalf = Option<Zeroizing<Vec<u8>>>;
+
+/// How a private half is opened.
+type OpenHalf<'a> = &'a dyn Fn(u64) -> Result<Zeroizing<Vec<u8>>, LogError>;
+
+/// Entries from an index on, with what they hide. Where the half of one is gone it stays hidden: that is no error.
+fn seen(from: u64, entries: Vec<Bytes>, open: OpenHalf<'_>) -> Vec<Seen> {
+    let seen = |(index, entry): (u64, Bytes)| {
+        let private = hidden::is_hidden(&entry).then(|| open(index).ok()).flatten();
+        Seen::new(entry, private.as_ref().map(|private| private.as_slice()))
+    };
+    (from..).zip(entries).map(seen).collect()
+}
+
+fn with_private(from: u64, entries: Vec<Bytes>, open: OpenHalf<'_>) -> Vec<(Bytes, PrivateHalf)> {
+    (from..).zip(entries).map(|(index, entry)| (entry, open(index).ok())).collect()
 }
 
 /// The tree before a commit and the leaves it added: enough for the proof of each of them.

@@ -127,11 +127,15 @@ pub fn verify_consistency(
         return Err(ProofError::Beyond(old, new));
     }
     if old == new || old == 0 {
-        let (got, want) = if old == 0 { (old_root, Hash::of_nothing()) } else { (new_root, old_root) };
         if !proof.is_empty() {
             return Err(ProofError::Length { got: proof.len(), want: 0 });
         }
-        return if got == want { Ok(()) } else { Err(ProofError::Root { got, want }) };
+        if old == 0 && old_root != Hash::of_nothing() {
+            return Err(ProofError::Root { got: old_root, want: Hash::of_nothing() });
+        }
+        // Of two empty trees too, both roots are looked at.
+        let same = old != new || old_root == new_root;
+        return if same { Ok(()) } else { Err(ProofError::Root { got: new_root, want: old_root }) };
     }
     let want = consistency_length(old, new);
     if proof.len() != want {

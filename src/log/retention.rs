@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::erasure::{Erased, Erasure, Whose};
 use super::erasure_request;
-use super::index::Index;
+use super::index::{Index, IndexError};
 use super::{Log, LogError, Prune};
 
 /// How often to look for requests to erase.
@@ -61,7 +61,7 @@ impl Retention {
         mut rest: impl FnMut() -> bool,
     ) -> Result<Kept, LogError> {
         let mut kept = Kept::default();
-        let ago = |age: Duration| now_unix_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let ago = |age| ago(now_unix_ms, age);
         if let Some(age) = self.private_values {
             let whose = Whose::Before(ago(age));
             let erasure = Erasure { whose, legal_basis: self.legal_basis.clone(), reason: REASON.into() };
@@ -107,7 +107,15 @@ impl Keeper {
                     continue;
                 }
                 (wait, looked) = (retention.every, Instant::now());
-                match retention.round(&log, index.indexed_size(), unix_ms(), || rest(&stopped, REST)) {
+                let now = unix_ms();
+                let (round, until) = match unopened(&retention, &index, now) {
+                    Ok(round) => round,
+                    Err(error) => {
+                        tracing::error!(%error, "retention does not get on; trying again");
+                        continue;
+                    }
+                };
+                match round.round(&log, until, now, || rest(&stopped, REST)) {
                     Ok(kept) if kept != Kept::default() => {
                         tracing::info!(erased = kept.erased.entries, pruned = kept.pruned, "retention");
                     }
@@ -131,6 +139,24 @@ impl Drop for Keeper {
             let _ = thread.join();
         }
     }
+}
+
+/// What a round may do while delayed entries that are due are still to be opened (the node may have stood still for
+/// longer than the term), and how far it may prune.
+fn unopened(retention: &Retention, index: &Index, now_unix_ms: i64) -> Result<(Retention, u64), IndexError> {
+    let mut round = retention.clone();
+    if let Some(age) = round.private_values
+        && !index.due(ago(now_unix_ms, age), 0, 1)?.is_empty()
+    {
+        round.private_values = None;
+    }
+    let first = index.due(now_unix_ms, 0, 1)?.first().copied();
+    Ok((round, first.unwrap_or(u64::MAX).min(index.indexed_size())))
+}
+
+/// The time that long before another.
+fn ago(unix_ms: i64, age: Duration) -> i64 {
+    unix_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Rests, and says whether to go on.

@@ -15,6 +15,7 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use super::index::Pseudonym;
 use super::sealing_key::SealingKey;
 use super::shred::ShredKey;
 
@@ -23,18 +24,34 @@ pub(super) const OVERHEAD: usize = 16;
 
 const HALF: &[u8] = b"kopuro/half/v1";
 const CHECK: &[u8] = b"kopuro/check/v1";
+/// What the key for pseudonyms is derived by.
+const PSEUDONYM: &[u8] = b"kopuro/subject/v1";
 
 /// Seals and opens under the sealing key of one data folder. The library wipes its copy of the key when it is dropped.
-pub(super) struct Seal(hmac::Key);
+pub(super) struct Seal {
+    key: hmac::Key,
+    /// For pseudonyms of subjects: HMAC-SHA256 of the sealing key and [`PSEUDONYM`].
+    pseudonym: hmac::Key,
+}
 
 impl Seal {
     pub(super) fn new(key: &SealingKey) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+        let pseudonym = hmac::Key::new(hmac::HMAC_SHA256, &*derive(&key, PSEUDONYM, &[]));
+        Self { key, pseudonym }
+    }
+
+    /// What stands for a subject in the index: nobody without the key can tell whose it is.
+    pub(super) fn pseudonym(&self, subject: &[u8]) -> Pseudonym {
+        let mac = hmac::sign(&self.pseudonym, subject);
+        let mut pseudonym = [0; 16];
+        pseudonym.copy_from_slice(&mac.as_ref()[..16]);
+        pseudonym
     }
 
     /// Tells this key from others and gives nothing of it away: kept beside what it seals.
     pub(super) fn check(&self) -> [u8; 32] {
-        *self.derive(CHECK, &[])
+        *derive(&self.key, CHECK, &[])
     }
 
     /// Seals a private half.
@@ -54,17 +71,17 @@ impl Seal {
     }
 
     fn cipher(&self, shred: &ShredKey) -> Option<LessSafeKey> {
-        Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &*self.derive(HALF, &shred.0)).ok()?))
+        Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &*derive(&self.key, HALF, &shred.0)).ok()?))
     }
+}
 
-    fn derive(&self, label: &[u8], from: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut mac = hmac::Context::with_key(&self.0);
-        mac.update(label);
-        mac.update(from);
-        let mut derived = Zeroizing::new([0; 32]);
-        derived.copy_from_slice(mac.sign().as_ref());
-        derived
-    }
+fn derive(key: &hmac::Key, label: &[u8], from: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut mac = hmac::Context::with_key(key);
+    mac.update(label);
+    mac.update(from);
+    let mut derived = Zeroizing::new([0; 32]);
+    derived.copy_from_slice(mac.sign().as_ref());
+    derived
 }
 
 impl std::fmt::Debug for Seal {

@@ -132,6 +132,11 @@ impl Shared {
         LogError::Pruned { index, first: self.first(), published: self.published_at.clone() }
     }
 
+    /// The tree that proofs are made from.
+    pub(super) fn tree<'a>(&'a self, store: &'a dyn Store) -> StoredTree<'a> {
+        StoredTree::new(&self.tiles, store, self.size(), self.base(), &self.published_at)
+    }
+
     /// Entries from an index on, up to `until`.
     pub(super) fn read(
         &self,
@@ -211,18 +216,25 @@ pub(super) fn open_half(store: &dyn Store, seal: &Seal, index: u64) -> Result<Ze
 /// The log's tree as a source of proofs: tiles from memory, what is smaller from the entries in the store, what was
 /// pruned from the right edge at the cut.
 pub(super) struct StoredTree<'a> {
-    shared: &'a Shared,
+    tiles: &'a RwLock<Tiles>,
     store: &'a dyn Store,
     size: u64,
     base: Option<Arc<Base>>,
+    published_at: &'a str,
     /// The leaves of the tile last read, with its number and the index of the first: a proof asks for several subtrees
     /// of one tile.
     tile: Option<(u64, u64, Vec<Hash>)>,
 }
 
 impl<'a> StoredTree<'a> {
-    pub(super) fn new(shared: &'a Shared, store: &'a dyn Store) -> Self {
-        Self { shared, store, size: shared.size(), base: shared.base(), tile: None }
+    pub(super) fn new(
+        tiles: &'a RwLock<Tiles>,
+        store: &'a dyn Store,
+        size: u64,
+        base: Option<Arc<Base>>,
+        published_at: &'a str,
+    ) -> Self {
+        Self { tiles, store, size, base, published_at, tile: None }
     }
 
     fn leaves(&mut self, tile: u64) -> Result<(u64, &[Hash]), LogError> {
@@ -249,7 +261,7 @@ impl Subtrees for StoredTree<'_> {
             return Err(beyond);
         }
         if level >= TILE_LEVELS {
-            let tiles = self.shared.tiles.read().unwrap_or_else(PoisonError::into_inner);
+            let tiles = self.tiles.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(root) = tiles.complete(level, index) {
                 return Ok(root);
             }
@@ -257,7 +269,8 @@ impl Subtrees for StoredTree<'_> {
         if let Some(base) = self.base.as_ref().filter(|base| from < base.edge.size()) {
             let first = base.edge.size();
             if to <= first {
-                return base.edge.complete(level, index).ok_or_else(|| self.shared.pruned(from));
+                let pruned = || LogError::Pruned { index: from, first, published: self.published_at.into() };
+                return base.edge.complete(level, index).ok_or_else(pruned);
             }
             // Both sides of the cut, so of two leaves at least.
             let (left, right) = (self.complete(level - 1, 2 * index)?, self.complete(level - 1, 2 * index + 1)?);

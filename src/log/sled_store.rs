@@ -30,6 +30,7 @@ use super::head::{Found, Head};
 use super::records;
 use super::shred::{ShredKeys, Slot};
 use super::store::{Base, Commit, Half, Run, Runs, Store};
+use crate::failpoint;
 
 const SEGMENT_SIZE: usize = 512 << 10;
 const CACHE: u64 = 32 << 20;
@@ -134,7 +135,10 @@ impl Store for SledStore {
         self.sync()?;
         keys.wait()?;
         self.check_blobs()?;
-        self.replace_head(commit.checkpoint)
+        failpoint::reach("commit");
+        self.replace_head(commit.checkpoint)?;
+        failpoint::reach("head");
+        Ok(())
     }
 
     fn runs(&self, from: u64) -> Runs<'_> {

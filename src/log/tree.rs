@@ -177,6 +177,14 @@ impl Tiles {
         (self.first_at(0) + self.levels.first().map_or(0, |level| level.len() as u64)) * TILE_LEAVES
     }
 
+    /// Hashes `from` to `from + count - 1` of a tile level from 1 on, where all are there.
+    pub fn row(&self, level: u8, from: u64, count: usize) -> Option<&[Hash]> {
+        let tile_level = usize::from(level).checked_sub(1)?;
+        let known = self.levels.get(tile_level)?;
+        let from = usize::try_from(from.checked_sub(self.first_at(tile_level))?).ok()?;
+        known.get(from..from.checked_add(count)?)
+    }
+
     /// The root of a complete subtree of 256 leaves or more, where the tree reaches that far.
     pub fn complete(&self, level: u32, index: u64) -> Option<Hash> {
         let tile_level = level.checked_div(TILE_LEVELS)?.checked_sub(1)? as usize;

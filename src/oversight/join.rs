@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use prost::Message;
 
 use crate::log::entry::{Entry, Outcome};
+use crate::log::hidden::Seen;
 use crate::log::index::{Counts, EntrySource, Index, IndexError, Progress, SourceError};
 use crate::proto::kopuro::audit::v1::{Count, Exchange, StatsResponse};
 
@@ -15,8 +15,8 @@ const NEAR: u64 = 16;
 /// Entries read in one go at most.
 const RUN: u64 = 512;
 
-/// Entries' bytes with their indices, ascending.
-pub type Entries = Vec<(u64, Bytes)>;
+/// Entries with their indices, ascending.
+pub type Entries = Vec<(u64, Seen)>;
 
 /// Why exchanges could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,7 @@ pub fn stats(counts: Counts) -> StatsResponse {
         by_reason: list(counts.by_reason),
         exchanges: counts.exchanges,
         indexed_size: counts.indexed_size,
+        hidden_entries: counts.hidden,
     }
 }
 
@@ -82,7 +83,7 @@ pub fn outcome_label(outcome: Outcome) -> &'static str {
     }
 }
 
-fn entries(source: &impl EntrySource, mut indices: Vec<u64>) -> Result<BTreeMap<u64, Bytes>, JoinError> {
+fn entries(source: &impl EntrySource, mut indices: Vec<u64>) -> Result<BTreeMap<u64, Seen>, JoinError> {
     indices.sort_unstable();
     indices.dedup();
     let mut found = BTreeMap::new();
@@ -94,7 +95,7 @@ fn entries(source: &impl EntrySource, mut indices: Vec<u64>) -> Result<BTreeMap<
         let mut from = first;
         while from <= last {
             let max = usize::try_from(last - from + 1).unwrap_or(1);
-            let read = source.read(from, max).map_err(JoinError::Source)?;
+            let read = source.read_seen(from, max).map_err(JoinError::Source)?;
             if read.is_empty() {
                 return Err(JoinError::Source(format!("entry {from} is not there").into()));
             }
@@ -111,12 +112,12 @@ fn entries(source: &impl EntrySource, mut indices: Vec<u64>) -> Result<BTreeMap<
 }
 
 /// Joins the entries of one exchange, in order; none where there is none that can be read.
-fn join<'e>(entries: impl Iterator<Item = (u64, &'e Bytes)>) -> Option<Exchange> {
+pub(super) fn join<'e>(entries: impl Iterator<Item = (u64, &'e Seen)>) -> Option<Exchange> {
     let mut exchange: Option<Exchange> = None;
     let mut progress = Progress::default();
     let mut last = 0;
-    for (index, bytes) in entries {
-        let Ok(entry) = Entry::decode(bytes.clone()) else { continue };
+    for (index, seen) in entries {
+        let Ok(entry) = Entry::decode(seen.whole()) else { continue };
         let exchange = exchange.get_or_insert_with(|| opened(&entry));
         exchange.indices.push(index);
         last = entry.time_unix_ms;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+use super::Denial;
 use crate::trust::identity::{IdentityError, MemberId, SystemId};
 
 /// A provider's permission: this consumer may call these methods, on this legal basis, within these bounds.
@@ -81,7 +82,67 @@ pub enum Publication {
     Sealed,
 }
 
+impl Publication {
+    /// Whether it shows nothing sooner than the other: sealed before delayed, more days before fewer, public last.
+    pub fn is_as_strict_as(&self, other: &Self) -> bool {
+        self.rank() >= other.rank()
+    }
+
+    /// The one of the two that shows nothing sooner.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        if self.is_as_strict_as(&other) { self } else { other }
+    }
+
+    fn rank(&self) -> (u8, u32) {
+        match self {
+            Self::Public => (0, 0),
+            Self::Delayed { days } => (1, *days),
+            Self::Sealed => (2, 0),
+        }
+    }
+}
+
+/// As it crosses between nodes in `kopuro-publication`: `public`, `sealed` or `delayed <days>`.
+impl fmt::Display for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public => f.write_str("public"),
+            Self::Delayed { days } => write!(f, "delayed {days}"),
+            Self::Sealed => f.write_str("sealed"),
+        }
+    }
+}
+
+/// No publication class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a publication class is public, sealed or delayed <days>")]
+pub struct PublicationError;
+
+impl FromStr for Publication {
+    type Err = PublicationError;
+
+    fn from_str(text: &str) -> Result<Self, PublicationError> {
+        match (text, text.strip_prefix("delayed ")) {
+            ("public", _) => Ok(Self::Public),
+            ("sealed", _) => Ok(Self::Sealed),
+            (_, Some(days)) => Ok(Self::Delayed { days: days.parse().map_err(|_| PublicationError)? }),
+            _ => Err(PublicationError),
+        }
+    }
+}
+
 impl Grant {
+    /// That the consumer's node has recorded its side under a class that shows nothing sooner than this grant's: its
+    /// opening entry was made before the grant was known.
+    pub fn check_recorded(&self, recorded: Publication) -> Result<(), Denial> {
+        if recorded.is_as_strict_as(&self.publication) {
+            Ok(())
+        } else {
+            Err(Denial::PublicationTooOpen { recorded, granted: self.publication })
+        }
+    }
+
     /// Whether it holds at this time.
     pub fn is_valid_at(&self, now_unix_ms: i64) -> bool {
         self.has_begun(now_unix_ms) && !self.has_ended(now_unix_ms)

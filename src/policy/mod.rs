@@ -49,12 +49,31 @@ pub enum Denial {
     /// The call names a legal basis that no grant for the method has.
     #[error("the legal basis named in kopuro-purpose is not among the granted ones")]
     PurposeNotAllowed,
+    /// The consumer's node has recorded the call under a class that publishes sooner than the grant allows.
+    #[error(
+        "the grant's exchanges are {granted}, and the consumer's node records this one as {recorded}: its outbound rule must set publication = {}",
+        written(granted)
+    )]
+    PublicationTooOpen {
+        /// How the consumer's side is recorded.
+        recorded: Publication,
+        /// The grant's class.
+        granted: Publication,
+    },
     /// The grant's, or the node's, rate is used up.
     #[error("too many calls: try again in {} ms", .retry_after.as_millis().max(1))]
     RateLimited {
         /// When the next call would pass.
         retry_after: Duration,
     },
+}
+
+/// A class as the outbound list writes it.
+fn written(publication: &Publication) -> String {
+    match publication {
+        Publication::Delayed { days } => format!("{{ delayed_days = {days} }}"),
+        other => format!("\"{other}\""),
+    }
 }
 
 impl Denial {
@@ -68,6 +87,7 @@ impl Denial {
             Self::Expired { .. } => "GRANT_EXPIRED",
             Self::PurposeRequired { .. } => "PURPOSE_REQUIRED",
             Self::PurposeNotAllowed => "PURPOSE_NOT_ALLOWED",
+            Self::PublicationTooOpen { .. } => "PUBLICATION_TOO_OPEN",
             Self::RateLimited { .. } => "RATE_LIMITED",
         }
     }
@@ -80,7 +100,9 @@ impl Denial {
             | Self::MethodNotGranted
             | Self::NotYetValid { .. }
             | Self::Expired { .. } => tonic::Code::PermissionDenied,
-            Self::PurposeRequired { .. } | Self::PurposeNotAllowed => tonic::Code::FailedPrecondition,
+            Self::PurposeRequired { .. } | Self::PurposeNotAllowed | Self::PublicationTooOpen { .. } => {
+                tonic::Code::FailedPrecondition
+            }
             Self::RateLimited { .. } => tonic::Code::ResourceExhausted,
         }
     }

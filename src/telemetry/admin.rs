@@ -38,7 +38,16 @@ pub async fn serve(
     health: Health,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router(metrics.clone(), health);
+    serve_router(listener, router(metrics.clone(), health), metrics, shutdown).await;
+}
+
+/// Answers with these routes, whatever they are, under the same bounds.
+pub async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    metrics: PrometheusHandle,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
@@ -98,6 +107,11 @@ async fn ready(State(health): State<Health>, headers: HeaderMap) -> Response {
 }
 
 async fn render(State(metrics): State<PrometheusHandle>) -> Response {
+    prometheus(&metrics)
+}
+
+/// All metrics of this process, as Prometheus reads them.
+pub fn prometheus(metrics: &PrometheusHandle) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }
 

@@ -14,12 +14,25 @@
 //! | `kopuro_directory_version` | node | version of the directory in force |
 //! | `kopuro_reloads_total` | node, result | configurations taken up or refused |
 //! | `kopuro_ready` | node | 1 where exchanges pass |
+//! | `kopuro_peer_consistency_proofs_total` | node, result | answers of peers that proved their logs' consistency, or did not |
+//! | `kopuro_peer_checkpoints_pending` | node | a peer's checkpoints waiting for such a proof, as of the last answer |
+//! | `kopuro_peer_contradictions` | node | peers refused since their logs contradict themselves |
+//! | `kopuro_publish_size` | node | entries published |
+//! | `kopuro_publish_lag_entries` | node | durable entries that are not published yet |
+//! | `kopuro_publish_lag_seconds` | node | how long the first of these has waited |
+//! | `kopuro_publish_failures_total` | node | attempts to publish that failed |
+//! | `kopuro_publish_refused` | node | 1 where the log contradicts what it has published |
+//! | `kopuro_publish_mended_total` | node | published tiles that were wrong or missing |
+//! | `kopuro_publish_store_wrong_total` | node | full tiles that were not in the store as published, and were served from the log |
+//! | `kopuro_publish_requests_total` | node, status | requests for the publication |
 //!
 //! The log's own metrics are in the log room.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use metrics::{
     Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
@@ -53,6 +66,29 @@ pub const DIRECTORY_VERSION: &str = "kopuro_directory_version";
 pub const RELOADS: &str = "kopuro_reloads_total";
 /// Whether exchanges pass.
 pub const READY: &str = "kopuro_ready";
+
+/// Whether peers proved their logs' consistency.
+pub const PEER_PROOFS: &str = "kopuro_peer_consistency_proofs_total";
+/// Checkpoints waiting for it.
+pub const PEER_PENDING: &str = "kopuro_peer_checkpoints_pending";
+/// Peers whose logs contradict themselves.
+pub const PEER_CONTRADICTIONS: &str = "kopuro_peer_contradictions";
+/// Entries published.
+pub const PUBLISH_SIZE: &str = "kopuro_publish_size";
+/// Durable entries that are not published yet.
+pub const PUBLISH_LAG_ENTRIES: &str = "kopuro_publish_lag_entries";
+/// How long the first of these has waited.
+pub const PUBLISH_LAG_SECONDS: &str = "kopuro_publish_lag_seconds";
+/// Attempts to publish that failed.
+pub const PUBLISH_FAILURES: &str = "kopuro_publish_failures_total";
+/// Whether the log contradicts what it has published.
+pub const PUBLISH_REFUSED: &str = "kopuro_publish_refused";
+/// Published tiles that were wrong or missing.
+pub const PUBLISH_MENDED: &str = "kopuro_publish_mended_total";
+/// Wrong or missing tiles that were not served from the store.
+pub const PUBLISH_WRONG: &str = "kopuro_publish_store_wrong_total";
+/// Requests for the publication.
+pub const PUBLISH_REQUESTS: &str = "kopuro_publish_requests_total";
 
 /// From a tenth of a millisecond (a durable wait on a good disk is a few of these) to a minute.
 const SECONDS: [f64; 17] =
@@ -88,6 +124,21 @@ fn describe() {
     describe_gauge!(DIRECTORY_VERSION, Unit::Count, "Version of the directory in force");
     describe_counter!(RELOADS, Unit::Count, "Configurations taken up or refused");
     describe_gauge!(READY, Unit::Count, "1 where exchanges pass, else 0");
+    describe_counter!(
+        PEER_PROOFS,
+        Unit::Count,
+        "Peers' answers about their logs' consistency, by whether they proved it"
+    );
+    describe_gauge!(PEER_PENDING, Unit::Count, "A peer's checkpoints waiting for a consistency proof");
+    describe_gauge!(PEER_CONTRADICTIONS, Unit::Count, "Peers refused since their logs contradict themselves");
+    describe_gauge!(PUBLISH_SIZE, Unit::Count, "Entries published");
+    describe_gauge!(PUBLISH_LAG_ENTRIES, Unit::Count, "Durable entries that are not published yet");
+    describe_gauge!(PUBLISH_LAG_SECONDS, Unit::Seconds, "How long the first entry that is not published has waited");
+    describe_counter!(PUBLISH_FAILURES, Unit::Count, "Attempts to publish that failed");
+    describe_gauge!(PUBLISH_REFUSED, Unit::Count, "1 where the log contradicts what it has published, else 0");
+    describe_counter!(PUBLISH_MENDED, Unit::Count, "Published tiles that were wrong or missing, and are not any more");
+    describe_counter!(PUBLISH_WRONG, Unit::Count, "Full tiles not in the store as published: served from the log");
+    describe_counter!(PUBLISH_REQUESTS, Unit::Count, "Requests for the publication, by HTTP status");
 }
 
 /// A stage of an exchange.
@@ -133,7 +184,13 @@ pub struct NodeMetrics {
     in_flight: Gauge,
     connections: [Gauge; 2],
     bytes: [Counter; 2],
+    /// By consumer and provider: as many as there are pairs of members that exchange.
+    ended: Arc<ArcSwap<HashMap<(MemberId, MemberId), Ended>>>,
 }
+
+/// How exchanges between two members ended, in the order of [`OUTCOMES`].
+type Ended = [Counter; 4];
+const OUTCOMES: [&str; 4] = ["ok", "error", "refused", "failed"];
 
 impl std::fmt::Debug for NodeMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -156,6 +213,7 @@ impl NodeMetrics {
                 .map(|listener| gauge!(CONNECTIONS, &[label(), ("listener", listener.as_str().into())])),
             bytes: ["request", "response"]
                 .map(|direction| counter!(BYTES, &[label(), ("direction", direction.into())])),
+            ended: Arc::default(),
             node,
         }
     }
@@ -172,13 +230,26 @@ impl NodeMetrics {
 
     /// An exchange ended with this outcome (`ok`, `error`, `refused`, `failed`).
     pub fn exchange_ended(&self, consumer: &MemberId, provider: &MemberId, outcome: &'static str) {
-        let labels: [(&'static str, SharedString); 4] = [
-            ("node", self.node.clone()),
-            ("consumer", consumer.to_string().into()),
-            ("provider", provider.to_string().into()),
-            ("outcome", outcome.into()),
-        ];
-        counter!(EXCHANGES, &labels).increment(1);
+        let Some(at) = OUTCOMES.iter().position(|known| *known == outcome) else { return };
+        let pair = (consumer.clone(), provider.clone());
+        if let Some(counters) = self.ended.load().get(&pair) {
+            return counters[at].increment(1);
+        }
+        let counters = OUTCOMES.map(|outcome| {
+            let labels: [(&'static str, SharedString); 4] = [
+                ("node", self.node.clone()),
+                ("consumer", consumer.to_string().into()),
+                ("provider", provider.to_string().into()),
+                ("outcome", outcome.into()),
+            ];
+            counter!(EXCHANGES, &labels)
+        });
+        counters[at].increment(1);
+        self.ended.rcu(|known| {
+            let mut more = HashMap::clone(known);
+            more.insert(pair.clone(), counters.clone());
+            more
+        });
     }
 
     /// A call was refused by the node of this side (`consumer`, `provider`), for a stable reason.
@@ -231,6 +302,18 @@ impl NodeMetrics {
         let result = if taken_up { "taken_up" } else { "refused" };
         let labels: [(&'static str, SharedString); 2] = [("node", self.node.clone()), ("result", result.into())];
         counter!(RELOADS, &labels).increment(1);
+    }
+
+    /// A peer answered about its log's consistency; so many of its checkpoints still wait.
+    pub fn peer_proofs(&self, proven: bool, pending: usize) {
+        let result = if proven { "proven" } else { "not_proven" };
+        counter!(PEER_PROOFS, &[("node", self.node.clone()), ("result", result.into())]).increment(1);
+        gauge!(PEER_PENDING, &[("node", self.node.clone())]).set(pending as f64);
+    }
+
+    /// How many peers are refused since their logs contradict themselves.
+    pub fn peer_contradictions(&self, peers: usize) {
+        gauge!(PEER_CONTRADICTIONS, &[("node", self.node.clone())]).set(peers as f64);
     }
 
     /// Whether exchanges pass.

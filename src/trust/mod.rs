@@ -1,4 +1,5 @@
-//! Who is who, and by what proof: identities, certificates and their revocation, the signed directory, signed notes.
+//! Who is who, and by what proof: identities, certificates and their revocation, the signed directory, signed notes, and
+//! which witnesses' cosignatures are enough.
 //!
 //! In: PEM files, CRLs, directory notes. Out: verified identities and TLS configurations. Nothing here knows of
 //! exchanges or of the log's contents.
@@ -9,4 +10,5 @@ pub mod file;
 pub mod identity;
 pub mod note;
 pub mod pki;
+pub mod policy;
 pub mod tls;

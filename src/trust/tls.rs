@@ -163,6 +163,33 @@ pub fn client_config_by_name(
     Ok(Arc::new(finish_client(config)))
 }
 
+/// For a listener on the open web: HTTP/1.1, no client certificates.
+pub fn web_server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(credentials.key.clone() as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// For requests to the open web: the system's roots and these, PEM. No client certificate; ALPN is the connector's.
+pub fn web_client_config(extra_roots: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // A system without a root store is no error: there may be roots of our own, or no HTTPS at all.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = extra_roots {
+        for root in read_certificates(path)? {
+            roots.add(root)?;
+        }
+    }
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 /// Who the peer of an accepted connection is, from `peer_certificates()`. Once per connection, and again after roots or
 /// CRLs changed: it costs what the handshake's own verification costs, two or three signatures.
 pub fn peer_identity(

@@ -5,7 +5,11 @@
 
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod proof;
+pub(crate) mod published;
+pub(crate) mod publisher;
 pub(crate) mod raw;
+pub(crate) mod stand_in;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -313,6 +317,11 @@ refuse_free = "{refuse}"
         Node::start(config::load(&self.member_path(member, "node.toml")).unwrap()).await.unwrap()
     }
 
+    /// The private half of a node's log key.
+    pub(crate) fn log_signer(&self, member: &str) -> Signer {
+        Signer::from_encoded(&self.log_keys[member]).unwrap()
+    }
+
     /// A node's log key, as the directory has it.
     pub(crate) fn log_key(&self, member: &str) -> &Verifier {
         &self.directory.nodes.iter().find(|node| node.member.as_str() == member).unwrap().log_key
@@ -482,9 +491,18 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) {
     std::fs::rename(&beside, path).unwrap();
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on, below those from which connections go out, and given to no other test of this process.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let start = (std::process::id() as u16).wrapping_mul(211);
+        let port = 12_000 + start.wrapping_add(step) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 const GRANTS: &str = r#"[[grant]]

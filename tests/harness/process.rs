@@ -23,12 +23,38 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `kopuro node` with a member's files and returns when it says that it is ready.
     pub(crate) async fn start(federation: &Federation, member: &str) -> Self {
+        let mut this = Self::spawn(federation, member, None);
+        this.ready().await;
+        this
+    }
+
+    /// Starts a node that aborts at a point (`tile:2`: where it comes there a second time), which may be before it is ready.
+    pub(crate) async fn start_to_fail(federation: &Federation, member: &str, failpoint: &str) -> Self {
+        let mut this = Self::spawn(federation, member, Some(failpoint));
+        let deadline = Instant::now() + LIMIT;
+        while !this.has_aborted() && admin(this.admin, "/readyz").await.is_err() {
+            assert!(Instant::now() < deadline, "the node did not start:\n{}", this.said());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        this
+    }
+
+    /// Whether it has died where it was to; any other end is a failure.
+    pub(crate) fn has_aborted(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        let Some(status) = self.child.try_wait().unwrap() else { return false };
+        assert_eq!(status.signal(), Some(6), "{status}\n{}", self.said());
+        true
+    }
+
+    fn spawn(federation: &Federation, member: &str, failpoint: Option<&str>) -> Self {
         let output = federation.member_path(member, "node.out");
         let to = OpenOptions::new().create(true).append(true).open(&output).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kopuro"))
             .args(["node", "--config"])
             .arg(federation.member_path(member, "node.toml"))
             .env("KOPURO_LOG", "info")
+            .envs(failpoint.map(|point| ("KOPURO_FAILPOINT", point)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(to)
@@ -36,9 +62,7 @@ impl Process {
             .unwrap();
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let ports = federation.ports[member];
-        let mut this = Self { child, output, systems: at(ports.systems), admin: at(ports.admin) };
-        this.ready().await;
-        this
+        Self { child, output, systems: at(ports.systems), admin: at(ports.admin) }
     }
 
     async fn ready(&mut self) {

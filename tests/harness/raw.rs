@@ -90,6 +90,12 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed_unsync()
 }
 
+/// A body and its trailers.
+pub(crate) fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Body {
+    let frames = [http_body::Frame::data(bytes), http_body::Frame::trailers(trailers)];
+    http_body_util::StreamBody::new(futures_util::stream::iter(frames.map(Ok))).boxed_unsync()
+}
+
 /// One gRPC message.
 pub(crate) fn framed(value: &str) -> Body {
     whole(frame(value))

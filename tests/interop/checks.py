@@ -6,10 +6,13 @@ the nodes and read their logs.
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
 import uuid
+from pathlib import Path
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -611,6 +614,27 @@ def both_logs_verify(world):
         print(f"        {node}: {told.splitlines()[0]}")
 
 
+def an_opening_holds_by_the_documented_procedure(world):
+    """docs/opening.md, as it stands there, by whoever has Python."""
+    folder = world.federation.folder
+    document = (Path(__file__).parents[2] / "docs" / "opening.md").read_text()
+    procedure = document.split("```python\n")[1].split("```")[0]
+    assert len(procedure.splitlines()) <= 60
+    (folder / "check_opening.py").write_text(procedure)
+    vkey = world.federation.log_keys["civil"]
+    verified = world.federation.kopuro("log", "verify", "--data", "civil/data", "--vkey", vkey)
+    (folder / "checkpoint").write_text(verified.split("\n", 1)[1])
+    world.federation.kopuro("log", "open", "--data", "civil/data", "--index", "0", "--field", "address", "--field", "request-digest",
+                            "--checkpoint", "checkpoint", "-o", "opening.json")
+    check = [sys.executable, "check_opening.py", "opening.json", vkey, "checkpoint"]
+    shown = subprocess.run(check, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and "address is b'127.0.0.1'" in shown.stdout, (shown.stdout, shown.stderr)
+    forged = (folder / "opening.json").read_text().replace("MTI3LjAuMC4x", "MTI3LjAuMC4y")
+    (folder / "opening.json").write_text(forged)
+    shown = subprocess.run(check, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 1 and "NOT SHOWN: address" in shown.stderr, (shown.stdout, shown.stderr)
+
+
 def each_exchange_is_in_both_logs_with_the_same_outcome(world):
     civil, tax = (logged(world, node) for node in ("civil", "tax"))
     for exchange, status in world.seen.items():
@@ -694,5 +718,6 @@ CHECKS = [
 AFTERWARDS = [
     sigterm_lets_a_running_call_end_and_exits_0,
     both_logs_verify,
+    an_opening_holds_by_the_documented_procedure,
     each_exchange_is_in_both_logs_with_the_same_outcome,
 ]

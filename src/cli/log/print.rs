@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use prost::Message;
@@ -11,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::log::entry::{Entry, Kind, Outcome, Publication, Side};
+use crate::log::hidden::Seen;
 use crate::log::tree::Hash;
 use crate::oversight::join::outcome_label;
 use crate::proto::kopuro::audit::v1::{Exchange, StatsResponse};
@@ -76,8 +76,8 @@ impl Printer {
     }
 
     /// An entry in a line.
-    pub(super) fn entry(&mut self, index: u64, bytes: &Bytes) -> anyhow::Result<()> {
-        let row = fields(index, bytes)?;
+    pub(super) fn entry(&mut self, index: u64, seen: &Seen) -> anyhow::Result<()> {
+        let row = fields(index, seen)?;
         if self.format != Format::Table {
             return self.row(row);
         }
@@ -101,8 +101,8 @@ impl Printer {
     }
 
     /// An entry with all its public fields, one to a line.
-    pub(super) fn whole_entry(&mut self, index: u64, bytes: &Bytes) -> anyhow::Result<()> {
-        let row = fields(index, bytes)?;
+    pub(super) fn whole_entry(&mut self, index: u64, seen: &Seen) -> anyhow::Result<()> {
+        let row = fields(index, seen)?;
         if self.format != Format::Table {
             return self.row(row);
         }
@@ -129,6 +129,10 @@ impl Printer {
             }
         }
         self.row(vec![("by", "all".into()), ("value", "".into()), ("exchanges", stats.exchanges.into())])?;
+        if stats.hidden_entries > 0 {
+            let entries = stats.hidden_entries.into();
+            self.row(vec![("by", "hidden entries".into()), ("value", "".into()), ("exchanges", entries)])?;
+        }
         self.finish()
     }
 
@@ -185,9 +189,12 @@ fn table() -> Table {
 }
 
 /// All public fields of an entry.
-fn fields(index: u64, bytes: &Bytes) -> anyhow::Result<Row> {
-    let entry = Entry::decode(bytes.clone())?;
-    let kind = Kind::try_from(entry.kind).map_or("KIND_UNKNOWN", |kind| kind.as_str_name());
+fn fields(index: u64, seen: &Seen) -> anyhow::Result<Row> {
+    let entry = Entry::decode(seen.whole())?;
+    let kind = match Kind::try_from(entry.kind) {
+        _ if seen.stays_hidden() => "HIDDEN",
+        kind => kind.map_or("KIND_UNKNOWN", |kind| kind.as_str_name()),
+    };
     let outcome = match entry.outcome() {
         Outcome::Unspecified => "",
         outcome => outcome_label(outcome),
@@ -196,7 +203,7 @@ fn fields(index: u64, bytes: &Bytes) -> anyhow::Result<Row> {
     let side = Side::try_from(entry.side).unwrap_or_default().as_str_name();
     Ok(vec![
         ("index", index.into()),
-        ("leaf", Hash::of_leaf(bytes).to_string().into()),
+        ("leaf", Hash::of_leaf(&seen.entry).to_string().into()),
         ("kind", name(kind, "KIND_")),
         ("exchange_id", id(&entry.exchange_id)),
         ("time", utc(entry.time_unix_ms)),

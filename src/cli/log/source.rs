@@ -13,12 +13,14 @@ use tonic::transport::Channel;
 use crate::log::LogError;
 use crate::log::checkpoint::Checkpoint;
 use crate::log::closed::ClosedLog;
+use crate::log::hidden::Seen;
 use crate::log::index::{Index, IndexOptions, Query};
+use crate::log::tree::Hash;
 use crate::oversight::{filter, join};
 use crate::proto::kopuro::audit::v1::audit_log_client::AuditLogClient;
 use crate::proto::kopuro::audit::v1::{
-    Filter, GetCheckpointRequest, GetExchangeRequest, IndexedEntry, Order, QueryExchangesRequest,
-    QueryExchangesResponse, StatsRequest, StatsResponse, TailEntriesRequest,
+    Filter, GetCheckpointRequest, GetExchangeRequest, GetInclusionProofRequest, IndexedEntry, Order,
+    QueryExchangesRequest, QueryExchangesResponse, StatsRequest, StatsResponse, TailEntriesRequest,
 };
 
 /// Nobody waits behind us: on a folder, questions take what they take.
@@ -32,7 +34,7 @@ pub(super) enum Source {
 /// Entries in order, as they come.
 pub(super) enum Entries {
     Node(Streaming<IndexedEntry>),
-    Folder { log: Arc<ClosedLog>, next: u64, batch: std::collections::VecDeque<Bytes> },
+    Folder { log: Arc<ClosedLog>, next: u64, batch: std::collections::VecDeque<Seen> },
 }
 
 impl Source {
@@ -76,7 +78,7 @@ impl Source {
             Self::Node(client) => {
                 let request = GetExchangeRequest { exchange_id: Bytes::copy_from_slice(&id) };
                 let response = client.get_exchange(request).await.map_err(refused)?.into_inner();
-                response.entries.into_iter().map(|indexed| (indexed.index, indexed.entry)).collect()
+                response.entries.into_iter().map(seen).collect()
             }
             Self::Folder { log, index } => join::exchange(&**log, index, &id)?.1,
         };
@@ -86,7 +88,7 @@ impl Source {
         Ok(entries)
     }
 
-    pub(super) async fn entry(&mut self, index: u64) -> anyhow::Result<(u64, Bytes)> {
+    pub(super) async fn entry(&mut self, index: u64) -> anyhow::Result<(u64, Seen)> {
         let first = self.entries(index, false).await?.next().await?;
         first.with_context(|| format!("the log has no entry {index}"))
     }
@@ -112,6 +114,17 @@ impl Source {
         }
     }
 
+    /// An entry, its audit path and the latest checkpoint, as a node gives them; not verified.
+    pub(super) async fn inclusion_proof(&mut self, index: u64) -> anyhow::Result<(Bytes, Vec<Hash>, Checkpoint)> {
+        let Self::Node(client) = self else { bail!("only a node makes proofs") };
+        let request = GetInclusionProofRequest { index, tree_size: 0 };
+        let response = client.get_inclusion_proof(request).await.map_err(refused)?.into_inner();
+        let hash = |bytes: &Bytes| Some(Hash(bytes.as_ref().try_into().ok()?));
+        let path: Option<Vec<Hash>> = response.hashes.iter().map(hash).collect();
+        let checkpoint = Checkpoint::parse(&response.checkpoint)?;
+        Ok((response.entry, path.context("a hash has not 32 bytes")?, checkpoint))
+    }
+
     pub(super) async fn stats(&mut self, filter: Filter) -> anyhow::Result<StatsResponse> {
         match self {
             Self::Node(client) => {
@@ -127,15 +140,15 @@ impl Source {
 }
 
 impl Entries {
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(u64, Bytes)>> {
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(u64, Seen)>> {
         match self {
             Self::Node(stream) => {
                 let next = stream.message().await.map_err(refused)?;
-                Ok(next.map(|indexed| (indexed.index, indexed.entry)))
+                Ok(next.map(seen))
             }
             Self::Folder { log, next, batch } => {
                 if batch.is_empty() {
-                    batch.extend(log.read(*next, 1_024)?);
+                    batch.extend(log.read_seen(*next, 1_024)?);
                 }
                 let entry = batch.pop_front();
                 *next += u64::from(entry.is_some());
@@ -143,6 +156,12 @@ impl Entries {
             }
         }
     }
+}
+
+/// An entry as the node shows it.
+fn seen(indexed: IndexedEntry) -> (u64, Seen) {
+    let hidden = (!indexed.hidden.is_empty()).then_some(indexed.hidden);
+    (indexed.index, Seen { entry: indexed.entry, hidden })
 }
 
 /// A folder that a node has open is not a fault of the folder.
@@ -153,7 +172,7 @@ pub(super) fn explained(error: LogError) -> anyhow::Error {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refused(status: tonic::Status) -> anyhow::Error {
+pub(super) fn refused(status: tonic::Status) -> anyhow::Error {
     use tonic_types::StatusExt;
     let reason = status.get_details_error_info().map(|info| format!(" ({})", info.reason)).unwrap_or_default();
     anyhow::anyhow!("{:?}{reason}: {}", status.code(), status.message())

@@ -42,7 +42,7 @@ pub(super) async fn node(source: &mut Source, vkey: &str) -> anyhow::Result<Exit
         if index != edge.size() {
             bail!("first bad index {}: entry {index} came in its place", edge.size());
         }
-        edge.push(Hash::of_leaf(&entry));
+        edge.push(Hash::of_leaf(&entry.entry));
         if index % 1_024 == 0 {
             progress.set_position(index);
         }
@@ -58,11 +58,11 @@ pub(super) async fn node(source: &mut Source, vkey: &str) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn key(vkey: &str) -> anyhow::Result<Verifier> {
+pub(super) fn key(vkey: &str) -> anyhow::Result<Verifier> {
     vkey.parse().with_context(|| format!("{vkey:?} is no verifier key (name+hash+key)"))
 }
 
-fn progress(entries: u64) -> ProgressBar {
+pub(super) fn progress(entries: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::config::NodeConfig;
 use crate::config::document::{Problem, Severity, Step};
 use crate::config::grants::Placed;
+use crate::oversight::subject;
 use crate::policy::{Consumer, Grant, Methods, Providers, Rule};
 use crate::schema::{Catalogue, ServiceOffer};
 use crate::trust::directory::Directory;
@@ -79,6 +80,22 @@ pub(super) struct Facts<'a> {
     pub(super) catalogue: &'a Catalogue,
 }
 
+/// A service of the node's own: the provider is the node itself, the methods are known.
+fn check_own_service(placed: &Placed<Grant>, methods: &[&str], problems: &mut Vec<Problem>) {
+    let grant = &placed.value;
+    if grant.provider.name() != subject::PROVIDER {
+        let what = format!("{} is the node's own service, not one of {}", grant.service, grant.provider);
+        let remedy = format!("write provider = {:?}", subject::PROVIDER);
+        problems.push(placed.mismatch("provider", what, &remedy));
+    }
+    if let Methods::Named(names) = &grant.methods {
+        for name in names.iter().filter(|name| !methods.contains(&name.as_str())) {
+            let what = format!("{} has no method {name}", grant.service);
+            problems.push(placed.mismatch("methods", what, "correct its name, or remove it"));
+        }
+    }
+}
+
 impl Facts<'_> {
     /// Grants to unknown parties, for unknown services and methods.
     pub(super) fn check_grants(&self, grants: &[Placed<Grant>], problems: &mut Vec<Problem>) {
@@ -87,6 +104,10 @@ impl Facts<'_> {
             match &grant.consumer {
                 Consumer::System(system) => self.check_system(placed, "consumer", system, problems),
                 Consumer::Member(member) => self.check_member(placed, "consumer", member, problems),
+            }
+            if let Some(methods) = subject::methods(&grant.service) {
+                check_own_service(placed, methods, problems);
+                continue;
             }
             self.check_system(placed, "provider", &grant.provider, problems);
             if !self.directory.providers_of(&grant.service).contains(&&grant.provider) {

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::LoadedBackend;
 use crate::config::NodeConfig;
 use crate::config::document::{ConfigError, Problem, Severity, Step};
+use crate::oversight::witness::{Cosigners, CosignersError};
 use crate::trust::certificate::{Anchors, Usage};
 use crate::trust::directory::{Mirror, SourceOptions};
 use crate::trust::identity::SystemId;
@@ -33,6 +34,13 @@ pub(super) struct OwnTls {
 pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<Problem>) {
     let listen = &config.listen;
     let listeners = [("systems", listen.systems), ("nodes", listen.nodes), ("admin", listen.admin)];
+    if let Some(address) = config.publish.as_ref().and_then(|publish| publish.listen)
+        && let Some((other, _)) = listeners.iter().find(|(_, other)| collide(*other, address))
+    {
+        let what = format!("{address} is also listen.{other}'s");
+        problems.push(config.problem(&steps("publish", "listen"), what, "give each listener its own port"));
+    }
+    crate::config::publish::check(config, problems);
     for (index, (name, address)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..index].iter().find(|(_, other)| collide(*other, *address)) {
             let what = format!("{address} is also listen.{other}'s");
@@ -116,6 +124,30 @@ pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut 
         Err(error) => {
             problems.push(config.problem(&certificate, error.to_string(), "have a new one issued"));
             None
+        }
+    }
+}
+
+/// The witnesses' policy: whether it can be met, and whether it knows this log.
+pub(super) fn check_witness(config: &NodeConfig, signer: Option<&Signer>, problems: &mut Vec<Problem>) {
+    let Some(witness) = &config.witness else { return };
+    match Cosigners::from_config(witness) {
+        Ok(cosigners) => {
+            let logs = cosigners.policy().logs();
+            let ours = signer.is_none_or(|signer| logs.iter().any(|log| log.key == signer.verifier()));
+            if !logs.is_empty() && !ours {
+                let what = format!("{} lists other logs, and not this node's", witness.policy.display());
+                let remedy = "add a line: log, and the key that kopuro directory keygen printed for log.key";
+                problems.push(config.problem(&steps("witness", "policy"), what, remedy));
+            }
+        }
+        Err(error @ CosignersError::Roots(_)) => {
+            let remedy = "give a PEM file of root certificates";
+            problems.push(config.problem(&steps("witness", "roots"), error.to_string(), remedy));
+        }
+        Err(error) => {
+            let remedy = "correct the policy (https://c2sp.org/tlog-policy); witnesses need their URL";
+            problems.push(config.problem(&steps("witness", "policy"), error.to_string(), remedy));
         }
     }
 }
@@ -230,7 +262,7 @@ fn private(config: &NodeConfig, table: &str, field: &str, file: &Path, problems:
 }
 
 /// Whether the folder, or where it is yet to be made the one above it, takes a file. Leaves nothing behind.
-fn writable(folder: &Path) -> std::io::Result<()> {
+pub(in crate::config) fn writable(folder: &Path) -> std::io::Result<()> {
     let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or_else(|| Path::new("."));
     tempfile::tempfile_in(existing).map(drop)
 }

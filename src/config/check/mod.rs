@@ -23,7 +23,7 @@ use crate::trust::directory::{Directory, SignedDirectory, Source};
 use crate::trust::identity::SystemId;
 use crate::trust::tls::Credentials;
 
-pub(super) use local::log_signer;
+pub(super) use local::{log_signer, writable};
 
 /// How long a start waits for the directory's mirrors.
 const FIRST_POLL: Duration = Duration::from_secs(30);
@@ -118,6 +118,7 @@ fn inspect(
     let now = OffsetDateTime::now_utc();
     let own = local::read_tls(config, now, &mut problems);
     let signer = log_signer(config).map_err(|error| problems.extend(error.problems)).ok();
+    local::check_witness(config, signer.as_ref(), &mut problems);
     let grants = read_grants(&config.policy.grants, &config.node.member, &mut problems);
     let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
 

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bytes::Bytes;
 use roaring::RoaringBitmap;
 
 use super::entry::{Facts, Progress};
-use super::file::{Carried, Header, LateTable, Sections};
+use super::file::{Carried, DelayedTable, Header, LateTable, Sections};
 use crate::log::entry::{Kind, Outcome};
+use crate::log::hidden::Seen;
 use crate::log::tree::Hash;
 
 /// What openings are indexed by.
@@ -127,7 +127,10 @@ pub(super) struct Builder {
     open: HashMap<[u8; 16], Open>,
     /// (opening, offset here) of entries whose exchange opened in an earlier segment; how it ended, where it did.
     late: BTreeMap<(u64, u16), (Outcome, String)>,
-    last_entry: Bytes,
+    pub(super) delayed: DelayedTable,
+    /// Entries whose fields stay hidden.
+    pub(super) hidden: u32,
+    last_leaf: Hash,
 }
 
 impl Builder {
@@ -153,7 +156,9 @@ impl Builder {
             next: Vec::new(),
             open: open.collect(),
             late: BTreeMap::new(),
-            last_entry: Bytes::new(),
+            delayed: DelayedTable::default(),
+            hidden: 0,
+            last_leaf: Hash::of_nothing(),
         }
     }
 
@@ -168,16 +173,30 @@ impl Builder {
     }
 
     /// Takes the entry at [`Self::end`]. One that cannot be read has its place and is not indexed.
-    pub(super) fn add(&mut self, entry: &Bytes) {
+    pub(super) fn add(&mut self, seen: &Seen) {
         let index = self.end();
         // At most 65,535: the segment's length is checked when the index is opened, and room() before each entry.
         let offset = u16::try_from(self.times.len()).unwrap_or(u16::MAX);
-        let facts = Facts::read(entry);
+        let entry = seen.whole();
+        let facts = Facts::read(&entry);
         self.times.push(facts.map_or(0, |facts| facts.time_unix_ms));
         self.next.push(0);
-        self.last_entry = entry.clone();
+        if self.room() == 0 {
+            self.last_leaf = Hash::of_leaf(&seen.entry);
+        }
         let Some(facts) = facts else { return };
-        if let Some(open) = self.open.get_mut(&facts.exchange_id) {
+        if let Some(opened) = facts.opened {
+            self.delayed.opened.push(opened);
+        }
+        if seen.stays_hidden() {
+            self.hidden += 1;
+        } else if seen.hidden.is_some()
+            && let Some(due) = facts.due_unix_ms()
+        {
+            self.delayed.push(u32::from(offset), due);
+        }
+        let Some(id) = facts.of_exchange() else { return };
+        if let Some(open) = self.open.get_mut(&id) {
             let last = std::mem::replace(&mut open.last, index);
             if open.progress.add(facts.kind, facts.outcome) {
                 facts.reason.clone_into(&mut open.reason);
@@ -185,7 +204,7 @@ impl Builder {
             let (opening, ended, outcome) = (open.opening, !open.progress.is_open(), open.progress.outcome());
             let reason = if ended { std::mem::take(&mut open.reason) } else { String::new() };
             if ended {
-                self.open.remove(&facts.exchange_id);
+                self.open.remove(&id);
             }
             match opening.checked_sub(self.first) {
                 Some(opening) => {
@@ -199,14 +218,14 @@ impl Builder {
                 None => drop(self.late.insert((opening, offset), (outcome, reason))),
             }
         } else {
-            self.opens(&facts, index, offset);
+            self.opens(id, &facts, index, offset);
         }
     }
 
-    fn opens(&mut self, facts: &Facts<'_>, index: u64, offset: u16) {
+    fn opens(&mut self, id: [u8; 16], facts: &Facts<'_>, index: u64, offset: u16) {
         let at = u32::from(offset);
         self.openings.insert(at);
-        self.ids.push((facts.exchange_id, offset));
+        self.ids.push((id, offset));
         let route = self.route_of(facts);
         for (values, number) in self.values.iter_mut().zip(route) {
             values.insert(number, at);
@@ -223,7 +242,7 @@ impl Builder {
         progress.add(facts.kind, facts.outcome);
         if progress.is_open() {
             let reason = facts.reason.to_owned();
-            self.open.insert(facts.exchange_id, Open { opening: index, last: index, progress, reason });
+            self.open.insert(id, Open { opening: index, last: index, progress, reason });
         } else {
             self.end_of(at, progress.outcome(), facts.reason);
         }
@@ -334,7 +353,8 @@ impl Builder {
             number: self.number,
             first: self.first,
             entries: self.capacity,
-            last_leaf: Hash::of_leaf(&self.last_entry).0.to_vec(),
+            last_leaf: self.last_leaf.0.to_vec(),
+            hidden: self.hidden,
             ..Header::default()
         };
         for (dimension, values) in header.dimensions_mut(DIMENSIONS).iter_mut().zip(&self.values) {
@@ -359,6 +379,7 @@ impl Builder {
         header.next = Some(sections.numbers(&self.next));
         header.late = Some(sections.message(&self.late_table()));
         header.carried = Some(sections.carried(self.carried()));
+        header.delayed = Some(sections.message(&self.delayed));
         let file = sections.into_file(&header);
         (header, file)
     }

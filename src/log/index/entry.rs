@@ -5,12 +5,14 @@ use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use crate::log::entry::{Entry, Kind, Outcome};
+use crate::log::hidden::due_unix_ms;
 
 /// The indexed fields of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'e> {
     pub(super) kind: Kind,
-    pub(super) exchange_id: [u8; 16],
+    /// None where it is of no exchange.
+    pub(super) exchange_id: Option<[u8; 16]>,
     pub(super) time_unix_ms: i64,
     pub(super) consumer: &'e str,
     pub(super) provider: &'e str,
@@ -18,16 +20,19 @@ pub(super) struct Facts<'e> {
     pub(super) method: &'e str,
     pub(super) legal_basis: &'e str,
     pub(super) publication: i32,
+    pub(super) delay_days: u32,
     pub(super) outcome: Outcome,
     pub(super) reason: &'e str,
+    /// Which entry it opens.
+    pub(super) opened: Option<u64>,
 }
 
 impl<'e> Facts<'e> {
-    /// Reads an entry; none where it is no entry or its exchange id has not 16 bytes.
+    /// Reads a whole entry; none where it is none.
     pub(super) fn read(mut bytes: &'e [u8]) -> Option<Self> {
         let mut facts = Self {
             kind: Kind::Unspecified,
-            exchange_id: [0; 16],
+            exchange_id: None,
             time_unix_ms: 0,
             consumer: "",
             provider: "",
@@ -35,18 +40,16 @@ impl<'e> Facts<'e> {
             method: "",
             legal_basis: "",
             publication: 0,
+            delay_days: 0,
             outcome: Outcome::Unspecified,
             reason: "",
+            opened: None,
         };
-        let mut has_id = false;
         while !bytes.is_empty() {
             let (tag, wire) = decode_key(&mut bytes).ok()?;
             match (tag, wire) {
                 (1, WireType::Varint) => facts.kind = enumeration(&mut bytes)?,
-                (2, WireType::LengthDelimited) => {
-                    facts.exchange_id = delimited(&mut bytes)?.try_into().ok()?;
-                    has_id = true;
-                }
+                (2, WireType::LengthDelimited) => facts.exchange_id = delimited(&mut bytes)?.try_into().ok(),
                 (3, WireType::Varint) => facts.time_unix_ms = decode_varint(&mut bytes).ok()?.cast_signed(),
                 (4, WireType::LengthDelimited) => facts.consumer = text(&mut bytes)?,
                 (5, WireType::LengthDelimited) => facts.provider = text(&mut bytes)?,
@@ -54,13 +57,44 @@ impl<'e> Facts<'e> {
                 (7, WireType::LengthDelimited) => facts.method = text(&mut bytes)?,
                 (8, WireType::LengthDelimited) => facts.legal_basis = text(&mut bytes)?,
                 (9, WireType::Varint) => facts.publication = i32::try_from(decode_varint(&mut bytes).ok()?).ok()?,
+                (10, WireType::Varint) => facts.delay_days = u32::try_from(decode_varint(&mut bytes).ok()?).ok()?,
                 (11, WireType::Varint) => facts.outcome = enumeration(&mut bytes)?,
                 (13, WireType::LengthDelimited) => facts.reason = text(&mut bytes)?,
+                (19, WireType::LengthDelimited) => facts.opened = Some(target(delimited(&mut bytes)?)?),
                 _ => skip_field(wire, tag, &mut bytes, DecodeContext::default()).ok()?,
             }
         }
-        has_id.then_some(facts)
+        Some(facts)
     }
+
+    /// Whether it is of an exchange, or an auditor's look, and not about the log itself.
+    pub(super) fn of_exchange(&self) -> Option<[u8; 16]> {
+        let about_the_log = matches!(self.kind, Kind::Erasure | Kind::Opened | Kind::Evidence);
+        self.exchange_id.filter(|_| !about_the_log)
+    }
+
+    /// When it is to be opened, where it is delayed.
+    pub(super) fn due_unix_ms(&self) -> Option<i64> {
+        let entry = Entry {
+            publication: self.publication,
+            delay_days: self.delay_days,
+            time_unix_ms: self.time_unix_ms,
+            ..Entry::default()
+        };
+        due_unix_ms(&entry)
+    }
+}
+
+/// The index in an OpenedEntry.
+fn target(mut bytes: &[u8]) -> Option<u64> {
+    let mut index = 0;
+    while !bytes.is_empty() {
+        match decode_key(&mut bytes).ok()? {
+            (1, WireType::Varint) => index = decode_varint(&mut bytes).ok()?,
+            (tag, wire) => skip_field(wire, tag, &mut bytes, DecodeContext::default()).ok()?,
+        }
+    }
+    Some(index)
 }
 
 fn delimited<'e>(bytes: &mut &'e [u8]) -> Option<&'e [u8]> {
@@ -168,7 +202,7 @@ mod tests {
         };
         let bytes = entry.encode_to_vec();
         let facts = Facts::read(&bytes).unwrap();
-        assert_eq!((facts.kind, facts.exchange_id, facts.time_unix_ms), (Kind::ResponseSent, [7; 16], -1));
+        assert_eq!((facts.kind, facts.exchange_id, facts.time_unix_ms), (Kind::ResponseSent, Some([7; 16]), -1));
         assert_eq!((facts.consumer, facts.provider), ("KG/GOV/1/tax", "KG/GOV/2/register"));
         assert_eq!((facts.service, facts.method), ("kg.civil.v1.CivilRegistry", "GetPerson"));
         assert_eq!((facts.legal_basis, facts.publication), ("TAX-12", 2));
@@ -178,7 +212,7 @@ mod tests {
             // Cut anywhere: refused, or read up to a field's end; never a panic.
             let _ = Facts::read(&bytes[..cut]);
         }
-        assert!(Facts::read(b"").is_none());
+        assert!(Facts::read(b"").is_some_and(|facts| facts.of_exchange().is_none()));
         assert!(Facts::read(&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).is_none());
     }
 

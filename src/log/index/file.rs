@@ -1,7 +1,7 @@
 //! A sealed segment's file: written once, read in parts.
 //!
 //! ```text
-//! "kopuro index 1\n"   header length (u32)   check (u64)   header   sections
+//! "kopuro index 2\n"   header length (u32)   check (u64)   header   sections
 //! ```
 //!
 //! The header, a protobuf message, says where each section begins, how long it is and what it must hash to; a section
@@ -21,7 +21,7 @@ use super::IndexError;
 use crate::log::entry::Outcome;
 
 /// Name and version of the format.
-const MAGIC: &[u8] = b"kopuro index 1\n";
+const MAGIC: &[u8] = b"kopuro index 2\n";
 /// Magic, header length, check.
 const PREFIX: usize = MAGIC.len() + 4 + 8;
 /// An exchange id and an offset.
@@ -106,6 +106,11 @@ pub(super) struct Header {
     pub(super) late: Option<Span>,
     #[prost(message, optional, tag = "15")]
     pub(super) carried: Option<Span>,
+    #[prost(message, optional, tag = "16")]
+    pub(super) delayed: Option<Span>,
+    /// Entries whose fields stay hidden.
+    #[prost(uint32, tag = "17")]
+    pub(super) hidden: u32,
 }
 
 impl Header {
@@ -161,6 +166,36 @@ impl LateTable {
     }
 }
 
+/// Delayed entries of a segment, and which entries it opens.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DelayedTable {
+    /// Offsets of delayed entries, ascending.
+    #[prost(uint32, repeated, tag = "1")]
+    offsets: Vec<u32>,
+    /// When each is due.
+    #[prost(sint64, repeated, tag = "2")]
+    due: Vec<i64>,
+    /// Indices of entries that entries here open, of this segment and of earlier ones.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(super) opened: Vec<u64>,
+}
+
+impl DelayedTable {
+    pub(super) fn push(&mut self, offset: u32, due_unix_ms: i64) {
+        self.offsets.push(offset);
+        self.due.push(due_unix_ms);
+    }
+
+    /// Offsets with the times when they are due, from the n-th on.
+    pub(super) fn rows(&self, from: usize) -> impl Iterator<Item = (u32, i64)> + '_ {
+        self.offsets.iter().copied().zip(self.due.iter().copied()).skip(from)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+}
+
 /// An exchange that was open when the segment was full.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Carried {
@@ -202,10 +237,7 @@ impl Sections {
 
     pub(super) fn ids(&mut self, ids: &[([u8; 16], u16)]) -> Span {
         let start = self.0.len();
-        for (id, offset) in ids {
-            self.0.extend_from_slice(id);
-            self.0.extend_from_slice(&offset.to_le_bytes());
-        }
+        self.0.extend_from_slice(&Ids::new(ids).0);
         self.since(start)
     }
 
@@ -264,7 +296,8 @@ pub(super) fn path(folder: &Path, number: u32) -> PathBuf {
 
 /// Writes a file beside its place and renames it there.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), IndexError> {
-    let beside = path.with_extension("new");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let written = File::create(&beside).and_then(|mut file| file.write_all(bytes));
     written.and_then(|()| std::fs::rename(&beside, path)).map_err(IndexError::io(path))
 }
@@ -281,7 +314,11 @@ pub(super) struct Sealed {
 impl Sealed {
     /// Reads the header of a segment's file.
     pub(super) fn open(folder: &Path, number: u32) -> Result<Self, IndexError> {
-        let path = path(folder, number);
+        Self::open_file(path(folder, number), number)
+    }
+
+    /// The same of a file beside it that is about this segment.
+    pub(super) fn open_file(path: PathBuf, number: u32) -> Result<Self, IndexError> {
         let damaged = |what| IndexError::Damaged { segment: number, what };
         let file = open(&path, number)?;
         let mut prefix = [0; PREFIX];
@@ -346,6 +383,11 @@ impl Sealed {
         LateTable::decode(bytes.as_slice()).map_err(|_| self.damaged("its late table cannot be read"))
     }
 
+    pub(super) fn delayed(&self) -> Result<DelayedTable, IndexError> {
+        let bytes = self.section(self.header.delayed)?;
+        DelayedTable::decode(bytes.as_slice()).map_err(|_| self.damaged("its delayed entries cannot be read"))
+    }
+
     pub(super) fn carried(&self) -> Result<Vec<Carried>, IndexError> {
         let bytes = self.section(self.header.carried)?;
         let table = CarriedTable::decode(bytes.as_slice()).map_err(|_| self.damaged("what it leaves open is lost"))?;
@@ -358,6 +400,16 @@ impl Sealed {
 pub(super) struct Ids(Vec<u8>);
 
 impl Ids {
+    /// Of sorted rows.
+    pub(super) fn new(rows: &[([u8; 16], u16)]) -> Self {
+        let mut bytes = Vec::with_capacity(rows.len() * ID);
+        for (id, offset) in rows {
+            bytes.extend_from_slice(id);
+            bytes.extend_from_slice(&offset.to_le_bytes());
+        }
+        Self(bytes)
+    }
+
     /// Offsets of the openings with this id.
     pub(super) fn find(&self, id: &[u8; 16]) -> Vec<u32> {
         let rows = self.0.as_chunks::<ID>().0;

@@ -117,7 +117,9 @@ impl Shared {
                 view.tally(&found, &mut tally)?;
             }
         }
-        Ok(tally.into_counts(indexed_size))
+        let state = self.state();
+        let hidden = state.sealed.iter().map(|outline| u64::from(outline.hidden)).sum::<u64>();
+        Ok(Counts { hidden: hidden + u64::from(state.current.hidden), ..tally.into_counts(indexed_size) })
     }
 
     fn plan<'f>(&self, filter: &'f Filter) -> Result<Plan<'f>, IndexError> {
@@ -182,7 +184,7 @@ impl Shared {
         Ok(Some(View { shared: self, number, inner }))
     }
 
-    fn openings_of_segment(&self, number: u32) -> Range<u64> {
+    pub(super) fn openings_of_segment(&self, number: u32) -> Range<u64> {
         let start = u64::from(number) * self.capacity();
         start..start + self.capacity()
     }
@@ -454,6 +456,7 @@ impl Tally {
             by_outcome,
             by_reason: frequent(self.reasons),
             exchanges: self.exchanges,
+            hidden: 0,
             indexed_size,
         }
     }

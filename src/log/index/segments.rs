@@ -8,15 +8,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::Bytes;
+use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::sync::Notify;
 
 use super::builder::{Builder, Dimension, number_key};
 use super::cache::{Cache, Loaded, Part};
 use super::file::{self, Carried, Header, Ids, LateTable, Sealed};
+use super::pending::Pending;
+use super::subjects::CurrentSubjects;
 use super::{EntrySource, IndexError, IndexOptions, SEGMENT_ENTRIES};
-use crate::log::entry::Outcome;
+use crate::log::entry::{Entry, IndexRange, Kind, Outcome};
+use crate::log::hidden::Seen;
 use crate::log::tree::Hash;
 
 /// Entries taken at once: readers wait for no more.
@@ -29,6 +32,8 @@ pub(super) struct Shared {
     state: RwLock<State>,
     /// Held by whoever adds entries, seals or goes back.
     writing: Mutex<()>,
+    /// Held by whoever finds out subjects.
+    pub(super) subjects: Mutex<CurrentSubjects>,
     pub(super) cache: Cache,
     /// Wakes the follower when the index has gone back.
     pub(super) gone_back: Notify,
@@ -41,6 +46,8 @@ pub(super) struct State {
     /// For a sealed segment the later sealed ones in which its exchanges go on.
     late_in: HashMap<u32, Vec<u32>>,
     pub(super) current: Builder,
+    /// Delayed entries that wait to be opened.
+    pub(super) pending: Pending,
 }
 
 /// What is remembered of a sealed segment.
@@ -52,6 +59,8 @@ pub(super) struct Outline {
     /// Exchange ids of its openings.
     min_id: [u8; 16],
     max_id: [u8; 16],
+    /// Entries whose fields stay hidden.
+    pub(super) hidden: u32,
 }
 
 impl Outline {
@@ -68,6 +77,7 @@ impl State {
             presence: HashMap::new(),
             late_in: HashMap::new(),
             current: Builder::new(0, capacity, Vec::new()),
+            pending: Pending::new(capacity),
         }
     }
 
@@ -107,6 +117,7 @@ impl State {
             max_time: header.max_time,
             min_id: header.min_id.as_slice().try_into().unwrap_or([0xff; 16]),
             max_id: header.max_id.as_slice().try_into().unwrap_or([0; 16]),
+            hidden: header.hidden,
         });
         self.current = Builder::new(number + 1, capacity, carried);
     }
@@ -122,6 +133,7 @@ impl State {
             later.retain(|number| *number < to);
             *segment < to && !later.is_empty()
         });
+        self.pending.truncate(to);
         self.current = Builder::new(to, capacity, carried);
     }
 }
@@ -134,7 +146,8 @@ impl Shared {
         std::fs::create_dir_all(&options.folder).map_err(IndexError::io(&options.folder))?;
         let state = RwLock::new(State::new(options.segment_entries));
         let cache = Cache::new(options.cache_bytes);
-        let shared = Self { options, source, state, writing: Mutex::new(()), cache, gone_back: Notify::new() };
+        let (writing, subjects) = (Mutex::new(()), Mutex::default());
+        let shared = Self { options, source, state, writing, subjects, cache, gone_back: Notify::new() };
         {
             let _writing = shared.writing();
             while shared.adopt()? {}
@@ -152,7 +165,7 @@ impl Shared {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+    pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -183,14 +196,20 @@ impl Shared {
         if pruned > 0 {
             // Not to be had any more: they keep their places, and nothing is known of them.
             let mut state = self.state_mut();
-            (0..pruned.min(max as u64)).for_each(|_| state.current.add(&Bytes::new()));
+            (0..pruned.min(max as u64)).for_each(|_| state.current.add(&Seen::default()));
             return Ok(true);
         }
-        let entries = self.source.read(end, max).map_err(|source| IndexError::Source { from: end, source })?;
+        let entries = self.source.read_seen(end, max).map_err(|source| IndexError::Source { from: end, source })?;
+        // Before the entries that say so count as seen: no answer tells of a person what the log says is destroyed.
+        for range in entries.iter().take(max).flat_map(|seen| erased(&seen.entry)) {
+            self.forget_subjects(range.first, range.count)?;
+        }
         let mut state = self.state_mut();
+        let state = &mut *state;
         for entry in entries.iter().take(max) {
             state.current.add(entry);
         }
+        state.pending.follow(state.current.number, &state.current.delayed);
         Ok(!entries.is_empty())
     }
 
@@ -234,14 +253,17 @@ impl Shared {
         if !pruned && last.first().is_none_or(|last| Hash::of_leaf(last).0 != *header.last_leaf) {
             return Ok(false);
         }
-        let (late, carried) = match (sealed.late(), sealed.carried()) {
-            (Ok(late), Ok(carried)) => (late, carried),
-            (Err(IndexError::Damaged { .. }), _) | (_, Err(IndexError::Damaged { .. })) => return Ok(false),
-            (Err(other), _) | (_, Err(other)) => return Err(other),
+        let read = || Ok((sealed.late()?, sealed.carried()?, sealed.delayed()?));
+        let (late, carried, delayed) = match read() {
+            Ok(read) => read,
+            Err(IndexError::Damaged { .. }) => return Ok(false),
+            Err(other) => return Err(other),
         };
         header.number.checked_add(1).ok_or(IndexError::Full)?;
         self.cache.forget(number);
-        self.state_mut().install(header, &late, carried, self.options.segment_entries);
+        let mut state = self.state_mut();
+        state.pending.follow(number, &delayed);
+        state.install(header, &late, carried, self.options.segment_entries);
         Ok(true)
     }
 
@@ -342,4 +364,16 @@ impl Shared {
 /// A part of another type than its name says: the cache is filled here only, by the same names.
 fn mixed_up(segment: u32) -> IndexError {
     IndexError::Damaged { segment, what: "its parts are mixed up in memory" }
+}
+
+/// Whose private values an entry says were destroyed; none where it is no ERASURE entry.
+fn erased(entry: &[u8]) -> Vec<IndexRange> {
+    // As an encoder writes it, the kind comes first: the others are not decoded for this.
+    if !entry.starts_with(&[1 << 3, Kind::Erasure as u8]) {
+        return Vec::new();
+    }
+    match Entry::decode(entry) {
+        Ok(entry) if entry.kind() == Kind::Erasure => entry.erased,
+        _ => Vec::new(),
+    }
 }

@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::AuditService;
 use crate::log::LogError;
+use crate::log::hidden::Seen;
 use crate::log::index::{Filter, IndexError, Query};
 use crate::log::tree::Hash;
 use crate::oversight::filter::Token;
@@ -33,7 +34,7 @@ impl AuditService {
             let text = format!("no exchange with this id among the first {reach} entries");
             return Err(status::with_reason(tonic::Code::NotFound, &text, "EXCHANGE_UNKNOWN"));
         }
-        let entries = entries.into_iter().map(|(index, entry)| IndexedEntry { index, entry }).collect();
+        let entries = entries.into_iter().map(|(index, seen)| indexed(index, seen)).collect();
         Ok(GetExchangeResponse { exchange, entries })
     }
 
@@ -65,6 +66,11 @@ impl AuditService {
         let counts = self.index.count(filter, deadline).map_err(index_failed)?;
         Ok(join::stats(counts))
     }
+}
+
+/// An entry as an auditor is shown it.
+pub(super) fn indexed(index: u64, seen: Seen) -> IndexedEntry {
+    IndexedEntry { index, entry: seen.entry, hidden: seen.hidden.unwrap_or_default() }
 }
 
 fn bytes(hashes: &[Hash]) -> Vec<bytes::Bytes> {

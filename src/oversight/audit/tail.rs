@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::answer::indexed;
 use crate::log::Log;
 use crate::oversight::status;
 use crate::proto::kopuro::audit::v1::IndexedEntry;
@@ -90,7 +91,7 @@ async fn send(log: &Log, mut from: u64, follow: bool, sender: &mpsc::Sender<Resu
         while from < size {
             let max = usize::try_from(size - from).unwrap_or(BATCH).min(BATCH);
             let reader = log.clone();
-            let read = tokio::task::spawn_blocking(move || reader.read(from, max)).await;
+            let read = tokio::task::spawn_blocking(move || reader.read_seen(from, max)).await;
             let entries = match read {
                 Ok(Ok(entries)) => entries,
                 Ok(Err(error)) => return drop(sender.send(Err(super::answer::log_failed(error))).await),
@@ -99,8 +100,8 @@ async fn send(log: &Log, mut from: u64, follow: bool, sender: &mpsc::Sender<Resu
             if entries.is_empty() {
                 return;
             }
-            for entry in entries {
-                if sender.send(Ok(IndexedEntry { index: from, entry })).await.is_err() {
+            for seen in entries {
+                if sender.send(Ok(indexed(from, seen))).await.is_err() {
                     return;
                 }
                 from += 1;

@@ -73,6 +73,9 @@ pub(super) fn check(directory: &Directory) -> Checked {
 pub(super) fn check_council(council: &[Verifier], threshold: usize) -> Checked {
     let mut keys = HashSet::new();
     for (index, verifier) in council.iter().enumerate() {
+        if verifier.is_cosigner() {
+            return at(List::Council, index, "council", format!("the key of {} is a witness's", verifier.name()));
+        }
         // The key itself, not its name: one key under two names would count twice.
         if !keys.insert(verifier.key_bytes()) {
             return at(List::Council, index, "council", format!("the key of {} is listed twice", verifier.name()));
@@ -146,6 +149,9 @@ fn check_nodes(directory: &Directory, members: &HashSet<&MemberId>) -> Checked {
         }
         if !origins.insert(node.log_key.name()) || !keys.insert(node.log_key.key_bytes()) {
             wrong("log_key", format!("{} is another node's too", node.log_key))?;
+        }
+        if node.log_key.is_cosigner() {
+            wrong("log_key", format!("{} is a witness's key, not a log's", node.log_key))?;
         }
     }
     Ok(())

@@ -9,9 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Note, NoteError};
+use super::{Note, NoteError, cosignature};
 
 const TYPE_ED25519: u8 = 0x01;
+pub(super) const TYPE_COSIGNATURE: u8 = 0x04;
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 
 /// A named private key. Wiped from memory when dropped; never printed.
@@ -23,42 +24,20 @@ pub struct Signer {
 impl Signer {
     /// A new key from the system's random generator.
     pub fn generate(name: &str) -> Result<Self, NoteError> {
-        check_name(name)?;
-        let mut seed = Zeroizing::new([0u8; 32]);
-        getrandom::fill(seed.as_mut()).map_err(|error| NoteError::Random(error.to_string()))?;
-        Ok(Self { name: name.into(), key: SigningKey::from_bytes(&seed) })
+        Ok(Self { name: name.into(), key: generate(name)? })
     }
 
     /// Reads `PRIVATE+KEY+name+hex+base64(01 ‖ seed)`; white space around it is allowed, as in a file.
     pub fn from_encoded(encoded: &str) -> Result<Self, NoteError> {
-        let rest = encoded.trim().strip_prefix(PRIVATE_PREFIX).ok_or(NoteError::SigningKey)?;
-        let (name, id, data) = split_key(rest).ok_or(NoteError::SigningKey)?;
-        check_name(name)?;
-        let data = Zeroizing::new(BASE64_STANDARD.decode(data).map_err(|_| NoteError::SigningKey)?);
-        let (&kind, seed) = data.split_first().ok_or(NoteError::SigningKey)?;
-        if kind != TYPE_ED25519 {
-            return Err(NoteError::KeyType(kind));
-        }
-        let seed = Zeroizing::new(<[u8; 32]>::try_from(seed).map_err(|_| NoteError::SigningKey)?);
-        let signer = Self { name: name.into(), key: SigningKey::from_bytes(&seed) };
+        let (name, id, key) = decode_private(encoded, TYPE_ED25519)?;
+        let signer = Self { name: name.into(), key };
         check_key_id(name, id, signer.verifier().key_id)?;
         Ok(signer)
     }
 
     /// The private key as text, for a file that only its owner reads.
     pub fn to_encoded(&self) -> Zeroizing<String> {
-        let mut data = Zeroizing::new([0u8; 33]);
-        data[0] = TYPE_ED25519;
-        data[1..].copy_from_slice(self.key.as_bytes());
-        // Room for all of it at once: growing would leave copies of the secret behind.
-        let mut text = Zeroizing::new(String::with_capacity(PRIVATE_PREFIX.len() + self.name.len() + 64));
-        text.push_str(PRIVATE_PREFIX);
-        text.push_str(&self.name);
-        text.push('+');
-        text.push_str(&hex::encode(self.verifier().key_id));
-        text.push('+');
-        BASE64_STANDARD.encode_string(data.as_ref(), &mut text);
-        text
+        encode_private(&self.verifier(), TYPE_ED25519, &self.key)
     }
 
     /// The key's name.
@@ -99,8 +78,10 @@ pub struct Verifier {
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum PublicKey {
+pub(super) enum PublicKey {
     Ed25519(VerifyingKey),
+    /// A witness's, for cosignatures: see `cosignature`.
+    Cosignature(VerifyingKey),
 }
 
 impl Verifier {
@@ -119,6 +100,27 @@ impl Verifier {
         match &self.key {
             PublicKey::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(text.as_bytes(), &signature).is_ok()),
+            PublicKey::Cosignature(key) => cosignature::verify(key, text, signature).is_some(),
+        }
+    }
+
+    /// Whether this is a witness's key (type 04), whose signatures are C2SP cosignatures.
+    pub fn is_cosigner(&self) -> bool {
+        matches!(self.key, PublicKey::Cosignature(_))
+    }
+
+    /// When this witness cosigned `text`, in Unix seconds; none where `signature` is not its cosignature of it.
+    pub fn cosigned_at(&self, text: &str, signature: &[u8]) -> Option<u64> {
+        match &self.key {
+            PublicKey::Ed25519(_) => None,
+            PublicKey::Cosignature(key) => cosignature::verify(key, text, signature),
+        }
+    }
+
+    /// The bare public key: what makes two vkeys duplicates of each other for C2SP, whatever their names and types.
+    pub fn public_key(&self) -> [u8; 32] {
+        match &self.key {
+            PublicKey::Ed25519(key) | PublicKey::Cosignature(key) => key.to_bytes(),
         }
     }
 
@@ -127,7 +129,7 @@ impl Verifier {
         self.key.encode()
     }
 
-    fn new(name: String, key: PublicKey) -> Self {
+    pub(super) fn new(name: String, key: PublicKey) -> Self {
         let mut hash = Sha256::new();
         hash.update(name.as_bytes());
         hash.update(b"\n");
@@ -141,15 +143,18 @@ impl PublicKey {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => [&[TYPE_ED25519], &key.as_bytes()[..]].concat(),
+            Self::Cosignature(key) => [&[TYPE_COSIGNATURE], &key.as_bytes()[..]].concat(),
         }
     }
 
     fn decode(data: &[u8]) -> Result<Self, NoteError> {
+        let point = |key: &[u8]| {
+            let key = key.try_into().map_err(|_| NoteError::VerifierKey)?;
+            VerifyingKey::from_bytes(key).map_err(|_| NoteError::VerifierKey)
+        };
         match data.split_first() {
-            Some((&TYPE_ED25519, key)) => {
-                let key = key.try_into().map_err(|_| NoteError::VerifierKey)?;
-                Ok(Self::Ed25519(VerifyingKey::from_bytes(key).map_err(|_| NoteError::VerifierKey)?))
-            }
+            Some((&TYPE_ED25519, key)) => point(key).map(Self::Ed25519),
+            Some((&TYPE_COSIGNATURE, key)) => point(key).map(Self::Cosignature),
             Some((&kind, _)) => Err(NoteError::KeyType(kind)),
             None => Err(NoteError::VerifierKey),
         }
@@ -193,6 +198,45 @@ impl<'de> Deserialize<'de> for Verifier {
     }
 }
 
+pub(super) fn generate(name: &str) -> Result<SigningKey, NoteError> {
+    check_name(name)?;
+    let mut seed = Zeroizing::new([0u8; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|error| NoteError::Random(error.to_string()))?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+/// Name, key id as written, and key of `PRIVATE+KEY+name+hex+base64(type ‖ seed)`.
+pub(super) fn decode_private(encoded: &str, kind: u8) -> Result<(&str, &str, SigningKey), NoteError> {
+    let rest = encoded.trim().strip_prefix(PRIVATE_PREFIX).ok_or(NoteError::SigningKey)?;
+    let (name, id, data) = split_key(rest).ok_or(NoteError::SigningKey)?;
+    check_name(name)?;
+    let data = Zeroizing::new(BASE64_STANDARD.decode(data).map_err(|_| NoteError::SigningKey)?);
+    let (&written, seed) = data.split_first().ok_or(NoteError::SigningKey)?;
+    if written != kind {
+        return Err(match written {
+            TYPE_ED25519 | TYPE_COSIGNATURE => NoteError::KeyUse { kind: written, wanted: kind },
+            other => NoteError::KeyType(other),
+        });
+    }
+    let seed = Zeroizing::new(<[u8; 32]>::try_from(seed).map_err(|_| NoteError::SigningKey)?);
+    Ok((name, id, SigningKey::from_bytes(&seed)))
+}
+
+pub(super) fn encode_private(verifier: &Verifier, kind: u8, key: &SigningKey) -> Zeroizing<String> {
+    let mut data = Zeroizing::new([0u8; 33]);
+    data[0] = kind;
+    data[1..].copy_from_slice(key.as_bytes());
+    // Room for all of it at once: growing would leave copies of the secret behind.
+    let mut text = Zeroizing::new(String::with_capacity(PRIVATE_PREFIX.len() + verifier.name.len() + 64));
+    text.push_str(PRIVATE_PREFIX);
+    text.push_str(&verifier.name);
+    text.push('+');
+    text.push_str(&hex::encode(verifier.key_id));
+    text.push('+');
+    BASE64_STANDARD.encode_string(data.as_ref(), &mut text);
+    text
+}
+
 pub(super) fn check_name(name: &str) -> Result<(), NoteError> {
     let good = !name.is_empty() && name.chars().all(|c| !c.is_whitespace() && c != '+' && c >= ' ');
     if good { Ok(()) } else { Err(NoteError::Name(name.into())) }
@@ -205,7 +249,7 @@ fn split_key(text: &str) -> Option<(&str, &str, &str)> {
     Some((name, id, data))
 }
 
-fn check_key_id(name: &str, written: &str, computed: [u8; 4]) -> Result<(), NoteError> {
+pub(super) fn check_key_id(name: &str, written: &str, computed: [u8; 4]) -> Result<(), NoteError> {
     let computed = hex::encode(computed);
     if written == computed {
         return Ok(());

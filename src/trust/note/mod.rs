@@ -8,9 +8,11 @@
 //! ```
 //!
 //! A signature of an unknown key is ignored; a bad signature of a known key refuses the whole note, and so does having
-//! none of a known key. Parsing is strict: what was parsed prints as the same bytes. Type 01 (Ed25519) signs and
-//! verifies; a further type (04, a witness's cosignature) is another variant of `PublicKey` in `key` and its own message.
+//! none of a known key. Parsing is strict: what was parsed prints as the same bytes. Two types of key sign and verify:
+//! 01 (Ed25519, [`Signer`]) signs the text itself, 04 (a witness's cosignature, [`Cosigner`]) the text and the time at
+//! which it was seen. Lines of other types are unknown keys'.
 
+mod cosignature;
 mod key;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use std::str::FromStr;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
+pub use cosignature::Cosigner;
 use key::check_name;
 pub use key::{Signer, Verifier};
 
@@ -59,8 +62,18 @@ pub enum NoteError {
     #[error("not a signing key: expected PRIVATE+KEY+name+8 hex digits+base64")]
     SigningKey,
     /// The key's type is not one that this program knows.
-    #[error("key type {0:#04x} is not known (01 is Ed25519)")]
+    #[error("key type {0:#04x} is not known (01 is Ed25519, 04 an Ed25519 cosignature)")]
     KeyType(u8),
+    /// A witness's private key where a log's or council member's is needed, or the other way round.
+    #[error(
+        "a key of type {kind:#04x} where one of type {wanted:#04x} is needed (01 signs notes, 04 cosigns as a witness)"
+    )]
+    KeyUse {
+        /// The key's type.
+        kind: u8,
+        /// The type that signs what is to be signed.
+        wanted: u8,
+    },
     /// The key id that is written is not that of the key.
     #[error("the key id of {name} is {written}, and its key's is {computed}")]
     KeyId {
@@ -71,6 +84,9 @@ pub enum NoteError {
         /// As computed.
         computed: String,
     },
+    /// A cosignature's time does not fit its format.
+    #[error("{0} is no time for a cosignature: more than 2^63 - 1")]
+    Time(u64),
     /// The system's random generator failed.
     #[error("no random bytes from the system: {0}")]
     Random(String),
@@ -90,7 +106,7 @@ pub struct Signature {
     pub name: String,
     /// The id of the key.
     pub key_id: [u8; 4],
-    /// What follows the key id: for Ed25519, 64 bytes.
+    /// What follows the key id: for Ed25519, 64 bytes; for a cosignature, the time in 8 bytes and 64.
     pub bytes: Vec<u8>,
 }
 
@@ -100,15 +116,7 @@ impl Note {
         let split = note.rfind("\n\n").ok_or(NoteError::NoSignatures)?;
         let (text, lines) = (&note[..=split], &note[split + 2..]);
         check_text(text)?;
-        let lines = lines.strip_suffix('\n').ok_or(NoteError::NoSignatures)?;
-        let mut signatures = Vec::new();
-        for (number, line) in lines.split('\n').enumerate() {
-            if number == MAX_SIGNATURES {
-                return Err(NoteError::TooMany);
-            }
-            signatures.push(Signature::parse(line).ok_or(NoteError::SignatureLine(number + 1))?);
-        }
-        Ok(Self { text: text.into(), signatures })
+        Ok(Self { text: text.into(), signatures: Signature::parse_lines(lines)? })
     }
 
     /// What is signed, with its last newline.
@@ -148,13 +156,24 @@ impl Note {
     /// Adds this key's signature, in place of an earlier one of the same key.
     pub fn add_signature(&mut self, signer: &Signer) -> Result<(), NoteError> {
         let verifier = signer.verifier();
-        self.signatures.retain(|signature| !signature.is_of(&verifier));
+        let bytes = signer.signature_of(&self.text);
+        self.add(Signature { name: verifier.name().into(), key_id: verifier.key_id(), bytes })
+    }
+
+    /// Adds a signature made elsewhere, in place of an earlier one of the same key. It is not looked at.
+    pub fn add(&mut self, signature: Signature) -> Result<(), NoteError> {
+        self.signatures.retain(|earlier| earlier.name != signature.name || earlier.key_id != signature.key_id);
         if self.signatures.len() == MAX_SIGNATURES {
             return Err(NoteError::TooMany);
         }
-        let bytes = signer.signature_of(&self.text);
-        self.signatures.push(Signature { name: verifier.name().into(), key_id: verifier.key_id(), bytes });
+        self.signatures.push(signature);
         Ok(())
+    }
+
+    /// The same text with the signatures of these keys alone.
+    pub fn only_of(&self, known: &[Verifier]) -> Self {
+        let is_known = |signature: &&Signature| known.iter().any(|verifier| signature.is_of(verifier));
+        Self { text: self.text.clone(), signatures: self.signatures.iter().filter(is_known).cloned().collect() }
     }
 
     fn unsigned(text: &str) -> Result<Self, NoteError> {
@@ -166,11 +185,7 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
-        for signature in &self.signatures {
-            let data = [&signature.key_id, signature.bytes.as_slice()].concat();
-            writeln!(f, "{LINE_PREFIX}{} {}", signature.name, BASE64_STANDARD.encode(data))?;
-        }
-        Ok(())
+        self.signatures.iter().try_for_each(|signature| signature.fmt(f))
     }
 }
 
@@ -182,7 +197,28 @@ impl FromStr for Note {
     }
 }
 
+impl fmt::Display for Signature {
+    /// The signature line, with its newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = [&self.key_id, self.bytes.as_slice()].concat();
+        writeln!(f, "{LINE_PREFIX}{} {}", self.name, BASE64_STANDARD.encode(data))
+    }
+}
+
 impl Signature {
+    /// Reads lines of signatures, each ending in a newline, as a witness answers with them.
+    pub fn parse_lines(lines: &str) -> Result<Vec<Self>, NoteError> {
+        let lines = lines.strip_suffix('\n').ok_or(NoteError::NoSignatures)?;
+        let mut signatures = Vec::new();
+        for (number, line) in lines.split('\n').enumerate() {
+            if number == MAX_SIGNATURES {
+                return Err(NoteError::TooMany);
+            }
+            signatures.push(Self::parse(line).ok_or(NoteError::SignatureLine(number + 1))?);
+        }
+        Ok(signatures)
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let (name, data) = line.strip_prefix(LINE_PREFIX)?.split_once(' ')?;
         check_name(name).ok()?;
@@ -194,7 +230,8 @@ impl Signature {
         Some(Self { name: name.into(), key_id: *key_id, bytes: bytes.into() })
     }
 
-    fn is_of(&self, verifier: &Verifier) -> bool {
+    /// Whether it says that it is this key's; what it is worth, [`Verifier::verifies`] says.
+    pub fn is_of(&self, verifier: &Verifier) -> bool {
         self.name == verifier.name() && self.key_id == verifier.key_id()
     }
 }

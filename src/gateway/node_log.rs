@@ -1,0 +1,223 @@
+//! What nodes ask each other of their logs: `kopuro.node.v1.NodeLog`, answered here, and asked here of every peer whose checkpoints wait
+//! for a proof. A contradiction that comes to light is kept, recorded and told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderValue, TE};
+use prost::Message;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::Gateway;
+use super::body::{Outgoing, Whole};
+use super::exchange::{Recorder, unix_ms};
+use super::peer_log::{Contradiction, PeerLog, SIZES};
+use crate::log::entry::{Draft, ExchangeKey, Kind, Publication};
+use crate::log::entry_proof;
+use crate::log::tree::Hash;
+use crate::log::{Log, LogError};
+use crate::proto::kopuro::node::v1::node_log_server::NodeLog;
+use crate::proto::kopuro::node::v1::{ConsistencyProof, ProveConsistencyRequest, ProveConsistencyResponse};
+use crate::telemetry::{self, Status as Condition};
+use crate::trust::certificate::PeerIdentity;
+use crate::trust::identity::Identity;
+
+const PATH: &str = "/kopuro.node.v1.NodeLog/ProveConsistency";
+
+/// Questions answered at once, for all peers together: each is a few hundred hashes.
+const AT_ONCE: usize = 4;
+
+/// How long a peer may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After an answer that proves nothing, before asking again; doubled up to the second.
+const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+/// The largest answer taken: as many proofs as can be asked for, of 64 hashes at the most.
+const LARGEST_ANSWER: u32 = 65 * 2 * 64 * 32;
+
+/// Whether the directory in force lists this caller as a node.
+pub(super) type IsNode = Arc<dyn Fn(&Identity) -> bool + Send + Sync>;
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct NodeLogService {
+    log: Log,
+    is_node: IsNode,
+    places: Arc<Semaphore>,
+}
+
+impl NodeLogService {
+    pub(super) fn new(log: Log, is_node: IsNode) -> Self {
+        Self { log, is_node, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+#[tonic::async_trait]
+impl NodeLog for NodeLogService {
+    async fn prove_consistency(
+        &self,
+        request: Request<ProveConsistencyRequest>,
+    ) -> Result<Response<ProveConsistencyResponse>, Status> {
+        let peer = request.extensions().get::<Arc<PeerIdentity>>();
+        if !peer.is_some_and(|peer| (self.is_node)(&peer.identity)) {
+            return Err(Status::permission_denied("this is for nodes that the directory lists"));
+        }
+        let sizes = request.into_inner().sizes;
+        if !(2..=SIZES).contains(&sizes.len()) || !sizes.is_sorted() {
+            return Err(Status::invalid_argument(format!("2 to {SIZES} sizes, ascending")));
+        }
+        let place = tokio::time::timeout(PATIENCE, self.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(Status::resource_exhausted("too many questions at once")) };
+        let log = self.log.clone();
+        let proving = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let proof = |pair: &[u64]| log.consistency_proof(pair[0], pair[1]).map(|hashes| written(&hashes));
+            sizes.windows(2).map(proof).collect::<Result<Vec<_>, _>>()
+        });
+        let proofs = proving.await.map_err(|_| Status::internal("the proofs could not be made"))?;
+        let proofs = proofs.map_err(|error| match error {
+            LogError::Beyond { .. } => Status::out_of_range(error.to_string()),
+            // No wrong proof, but none: the asker goes on asking, and whoever wants to know has the published tiles.
+            LogError::Pruned { .. } => Status::failed_precondition(error.to_string()),
+            error => {
+                tracing::error!(%error, "a peer's question could not be answered from the log");
+                Status::internal("the log cannot be read")
+            }
+        })?;
+        let proofs = proofs.into_iter().map(|path| ConsistencyProof { path }).collect();
+        Ok(Response::new(ProveConsistencyResponse { proofs }))
+    }
+}
+
+/// Asks peers for the proofs that their checkpoints wait for, and sees to contradictions, until stopped.
+pub(super) async fn follow(
+    gateway: Arc<Gateway>,
+    mut found: mpsc::Receiver<Contradiction>,
+    health: telemetry::Health,
+    stop: CancellationToken,
+) {
+    tell(&gateway, &health);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = gateway.peer_logs.changed() => {
+                for log in gateway.peer_logs.to_ask() {
+                    let (gateway, stop) = (gateway.clone(), stop.clone());
+                    tokio::spawn(async move { stop.run_until_cancelled(ask(&gateway, &log)).await });
+                }
+            }
+            Some(contradiction) = found.recv() => {
+                record(&gateway, contradiction).await;
+                tell(&gateway, &health);
+            }
+        }
+    }
+}
+
+/// Asks one peer until nothing of it waits.
+async fn ask(gateway: &Gateway, log: &Arc<PeerLog>) {
+    let mut pause = PAUSE[0];
+    while let Some(asked) = log.question() {
+        let sizes = asked.iter().map(|checkpoint| checkpoint.size).collect();
+        let proven = match prove(gateway, log.node(), sizes).await {
+            Ok(proofs) => log.answer(&asked, &proofs),
+            Err(error) => {
+                tracing::warn!(peer = %log.node(), %error, "a peer does not prove its log's consistency");
+                false
+            }
+        };
+        gateway.metrics.peer_proofs(proven, log.pending());
+        if proven {
+            pause = PAUSE[0];
+            let log = log.clone();
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.keep()).await {
+                tracing::warn!(%error, "a peer's checkpoint could not be kept for the next start");
+            }
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE[1]);
+        }
+    }
+}
+
+async fn prove(gateway: &Gateway, node: &Identity, sizes: Vec<u64>) -> Result<Vec<Vec<Hash>>, String> {
+    let view = gateway.view();
+    let peer = view.node(node).ok_or("the directory lists no such node any more")?;
+    let mut message = BytesMut::from(&[0][..]);
+    let request = ProveConsistencyRequest { sizes };
+    message.put_u32(u32::try_from(request.encoded_len()).map_err(|error| error.to_string())?);
+    request.encode(&mut message).map_err(|error| error.to_string())?;
+    let mut request = http::Request::post(PATH).body(Outgoing::Whole(Whole::of(message.freeze())));
+    if let Ok(request) = &mut request {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let request = request.map_err(|error| error.to_string())?;
+    let asking = async {
+        let (response, _in_flight) = peer.upstream.send(request).await.map_err(|error| error.to_string())?;
+        let (head, body) = response.into_parts();
+        let body = super::body::Arriving::Wire(body);
+        let collected = Whole::collect(body, LARGEST_ANSWER, &gateway.budget).await;
+        let (mut whole, _, trailers) = collected.map_err(|error| format!("{error:?}"))?;
+        let trailers = trailers.unwrap_or(head.headers);
+        match Status::from_header_map(&trailers) {
+            Some(status) if status.code() == tonic::Code::Ok => Ok(whole.take()),
+            Some(status) => Err(format!("{:?}: {}", status.code(), status.message())),
+            None => Err("no gRPC status".to_owned()),
+        }
+    };
+    let answer: Bytes =
+        tokio::time::timeout(PATIENCE, asking).await.map_err(|_| format!("no answer within {PATIENCE:?}"))??;
+    let message = answer.get(5..).ok_or("an answer without a message")?;
+    let answer = ProveConsistencyResponse::decode(message).map_err(|error| error.to_string())?;
+    let proofs = answer.proofs.iter().map(|proof| entry_proof::hashes(&proof.path));
+    proofs.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+/// A contradiction is kept on disk, and an entry of this node's own log says so.
+async fn record(gateway: &Arc<Gateway>, contradiction: Contradiction) {
+    let node = contradiction.node.clone();
+    let [first, second] = contradiction.notes.clone();
+    let kept = {
+        let gateway = gateway.clone();
+        tokio::task::spawn_blocking(move || PeerLog::keep_evidence(&gateway.peer_logs, &contradiction)).await
+    };
+    match kept {
+        Ok(Ok(file)) => tracing::error!(peer = %node, evidence = %file.display(),
+            "a peer's log contradicts itself: the peer is refused until the evidence file is removed"),
+        other => {
+            tracing::error!(peer = %node, ?other, "a peer's log contradicts itself, and the evidence could not be kept");
+        }
+    }
+    let mut draft = Draft::new(Kind::Evidence, Uuid::now_v7(), unix_ms(), &ExchangeKey::generate());
+    draft.provider = node.to_string();
+    draft.reason = "PEER_LOG_CONTRADICTS".to_owned();
+    draft.publication = Publication::Public;
+    draft.peer_checkpoint = first;
+    draft.other_peer_checkpoint = second;
+    let recorder: &Recorder = &gateway.recorder;
+    if let Err(refusal) = recorder.append(draft, None).await {
+        tracing::error!(peer = %node, error = %refusal.message, "the contradiction could not be recorded");
+    }
+}
+
+fn tell(gateway: &Gateway, health: &telemetry::Health) {
+    let contradicting = gateway.peer_logs.contradicting();
+    gateway.metrics.peer_contradictions(contradicting.len());
+    health.set(
+        "peers",
+        match contradicting.as_slice() {
+            [] => Condition::Ok,
+            some => Condition::Warning(format!("refused, since their logs contradict themselves: {}", some.join(", "))),
+        },
+    );
+}
+
+fn written(hashes: &[Hash]) -> Bytes {
+    hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into()
+}

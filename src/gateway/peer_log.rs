@@ -1,0 +1,447 @@
+//! What this node knows of another node's log: which of its checkpoints it has seen, and whether they are of one history.
+//!
+//! A checkpoint comes with every message of a peer. Its signature is verified once; then it waits, off the hot path, for the peer to
+//! prove it consistent with the last one that was proven ([`follow`]). Two checkpoints of one size with two roots, or a proof that does
+//! not hold, are a contradiction: both are kept in the data folder as evidence, written to this node's own log, and the peer is refused
+//! from then on, after a restart too, until somebody who has looked into it removes the file.
+//!
+//! ```text
+//!   note ──▶ known? ──yes──▶ taken                              proven: the latest one proven; kept in `<key>.checkpoint`
+//!              │no
+//!        signature, size ──bad──▶ refused                       `<key>.evidence`: both notes
+//!              │
+//!           pending ──▶ the peer's proof ──▶ proven, or a contradiction
+//! ```
+//!
+//! Bounds: [`KNOWN`] checkpoints are remembered and [`PENDING`] may wait; where more wait, or one longer than [`PATIENCE`], the peer
+//! is refused until it has caught up.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::log::Checkpoint;
+use crate::log::proof::verify_consistency;
+use crate::log::tree::Hash;
+use crate::trust::directory::Node;
+use crate::trust::identity::Identity;
+use crate::trust::note::Verifier;
+
+/// Checkpoints of a peer that are remembered.
+const KNOWN: usize = 2_048;
+/// Checkpoints of a peer that may wait for its proof.
+const PENDING: usize = 1_024;
+/// How long one may wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The most sizes in one question to a peer.
+pub(super) const SIZES: usize = 65;
+/// Wrong proofs in a row that are taken for a contradiction: a peer whose log is whole never sends one.
+const WRONG_PROOFS: u32 = 2;
+/// Contradictions that may wait to be recorded; a log has one at most.
+const EVIDENCE_QUEUE: usize = 256;
+
+/// Why a peer's checkpoint is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Distrust {
+    /// It is no checkpoint signed by that log's key in the directory.
+    #[error("its checkpoint is not one of its log's: {0}")]
+    Checkpoint(String),
+    /// Its log contradicts itself.
+    #[error("its log contradicts itself: this node holds two checkpoints that cannot both be of one history")]
+    Contradicts,
+    /// It has not shown for too long, or of too many checkpoints, that they are of one history.
+    #[error("it has not proven for {0} s that its log's checkpoints are of one history")]
+    Unproven(u64),
+}
+
+/// Two checkpoints of one log that contradict each other.
+#[derive(Debug, Clone)]
+pub(super) struct Contradiction {
+    /// Whose log.
+    pub(super) node: Identity,
+    /// Signed notes.
+    pub(super) notes: [String; 2],
+}
+
+/// The logs of all peers, whatever became of the directory under which they were first met.
+#[derive(Debug)]
+pub(super) struct PeerLogs {
+    folder: PathBuf,
+    by_key: Mutex<HashMap<String, Arc<PeerLog>>>,
+    wake: Arc<Notify>,
+    found: mpsc::Sender<Contradiction>,
+}
+
+/// One peer's log.
+#[derive(Debug)]
+pub(super) struct PeerLog {
+    node: Identity,
+    key: Verifier,
+    file: PathBuf,
+    state: Mutex<State>,
+    wake: Arc<Notify>,
+    found: mpsc::Sender<Contradiction>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    proven: Option<Arc<Checkpoint>>,
+    by_note: HashMap<Box<str>, Arc<Checkpoint>>,
+    by_size: HashMap<u64, Arc<Checkpoint>>,
+    order: VecDeque<Arc<Checkpoint>>,
+    pending: BTreeMap<u64, Arc<Checkpoint>>,
+    /// Since when something has been pending without any proof coming.
+    waiting: Option<Instant>,
+    wrong_proofs: u32,
+    contradicts: bool,
+    asking: bool,
+}
+
+impl PeerLogs {
+    /// What is known is kept in `folder`; contradictions come out of the receiver.
+    pub(super) fn new(folder: PathBuf) -> (Self, mpsc::Receiver<Contradiction>) {
+        let (found, contradictions) = mpsc::channel(EVIDENCE_QUEUE);
+        (Self { folder, by_key: Mutex::default(), wake: Arc::default(), found }, contradictions)
+    }
+
+    /// The log of a node, as the directory has its key.
+    pub(super) fn of(&self, node: &Node) -> Arc<PeerLog> {
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = by_key.entry(node.log_key.to_string());
+        known.or_insert_with(|| Arc::new(PeerLog::open(self, node))).clone()
+    }
+
+    /// Returns when a checkpoint has come that is to be proven.
+    pub(super) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Those with something to prove that nobody is asking about yet; the caller asks.
+    pub(super) fn to_ask(&self) -> Vec<Arc<PeerLog>> {
+        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.values().filter(|log| log.begin_asking()).cloned().collect()
+    }
+
+    /// Those that contradict themselves.
+    pub(super) fn contradicting(&self) -> Vec<String> {
+        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.values().filter(|log| log.state().contradicts).map(|log| log.node.to_string()).collect()
+    }
+}
+
+impl PeerLog {
+    fn open(logs: &PeerLogs, node: &Node) -> Self {
+        let file = logs.folder.join(hex::encode(node.log_key.key_id()));
+        let mut state = State { contradicts: file.with_extension("evidence").exists(), ..State::default() };
+        let kept = std::fs::read_to_string(file.with_extension("checkpoint")).ok();
+        if let Some(checkpoint) = kept.and_then(|note| Checkpoint::verify(&note, &node.log_key).ok()) {
+            let checkpoint = Arc::new(checkpoint);
+            state.remember(&checkpoint);
+            state.proven = Some(checkpoint);
+        }
+        Self {
+            node: node.identity(),
+            key: node.log_key.clone(),
+            file,
+            state: Mutex::new(state),
+            wake: logs.wake.clone(),
+            found: logs.found.clone(),
+        }
+    }
+
+    /// Whose log it is.
+    pub(super) fn node(&self) -> &Identity {
+        &self.node
+    }
+
+    /// Takes a checkpoint that came with a message: verified, and consistent as far as is known.
+    pub(super) fn take(&self, note: &str) -> Result<Arc<Checkpoint>, Distrust> {
+        {
+            let state = self.state();
+            state.trusted()?;
+            if let Some(known) = state.by_note.get(note) {
+                return Ok(known.clone());
+            }
+        }
+        // Without the lock: this is the one signature check that a checkpoint costs.
+        let checkpoint =
+            Checkpoint::verify(note, &self.key).map_err(|error| Distrust::Checkpoint(error.to_string()))?;
+        let checkpoint = Arc::new(checkpoint);
+        let mut state = self.state();
+        state.trusted()?;
+        match state.by_size.get(&checkpoint.size).map(|known| (known.root == checkpoint.root, known.note.clone())) {
+            Some((true, _)) => {}
+            Some((false, other)) => {
+                self.contradict(&mut state, [other, checkpoint.note.clone()]);
+                return Err(Distrust::Contradicts);
+            }
+            // The first of all is believed; every later one has to be of the same history.
+            None if state.proven.is_none() => state.proven = Some(checkpoint.clone()),
+            None => {
+                if state.pending.len() >= PENDING {
+                    return Err(Distrust::Unproven(state.waited().as_secs()));
+                }
+                state.pending.insert(checkpoint.size, checkpoint.clone());
+                state.waiting.get_or_insert_with(Instant::now);
+                self.wake.notify_one();
+            }
+        }
+        state.remember(&checkpoint);
+        Ok(checkpoint)
+    }
+
+    /// Checkpoints to be proven now, ascending, the last proven among them. None where there is nothing to ask: then nobody is
+    /// asking any more.
+    pub(super) fn question(&self) -> Option<Vec<Arc<Checkpoint>>> {
+        let mut state = self.state();
+        let proven = state.proven.clone().filter(|_| !state.pending.is_empty() && !state.contradicts);
+        let Some(proven) = proven else {
+            state.asking = false;
+            return None;
+        };
+        let mut asked: Vec<_> = state.pending.values().take(SIZES - 1).cloned().chain([proven]).collect();
+        asked.sort_by_key(|checkpoint| checkpoint.size);
+        Some(asked)
+    }
+
+    /// Takes the peer's answer to [`Self::question`]: one proof for each checkpoint but the first. True where it held.
+    pub(super) fn answer(&self, asked: &[Arc<Checkpoint>], proofs: &[Vec<Hash>]) -> bool {
+        let held = asked.windows(2).enumerate().find_map(|(at, pair)| {
+            let proof = proofs.get(at).map_or(&[][..], Vec::as_slice);
+            let (old, new) = (&pair[0], &pair[1]);
+            let holds = verify_consistency(old.size, old.root, new.size, new.root, proof);
+            holds.err().map(|_| [old.note.clone(), new.note.clone()])
+        });
+        let mut state = self.state();
+        if let Some(notes) = held {
+            state.wrong_proofs += 1;
+            if state.wrong_proofs >= WRONG_PROOFS && !state.contradicts {
+                self.contradict(&mut state, notes);
+            }
+            return false;
+        }
+        state.wrong_proofs = 0;
+        for checkpoint in asked {
+            state.pending.remove(&checkpoint.size);
+        }
+        state.waiting = (!state.pending.is_empty()).then(Instant::now);
+        state.proven = asked.last().cloned().or_else(|| state.proven.take());
+        true
+    }
+
+    /// Keeps the latest proven checkpoint for the next start. Blocks shortly. A loss is none: an older one proves as much.
+    pub(super) fn keep(&self) -> std::io::Result<()> {
+        let Some(note) = self.state().proven.as_ref().map(|checkpoint| checkpoint.note.clone()) else { return Ok(()) };
+        write_whole(&self.file.with_extension("checkpoint"), &note, false)
+    }
+
+    /// Keeps the two notes of a contradiction. Blocks until they are durable.
+    pub(super) fn keep_evidence(logs: &PeerLogs, contradiction: &Contradiction) -> std::io::Result<PathBuf> {
+        let by_key = logs.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = by_key.values().find(|log| log.node == contradiction.node && log.state().contradicts).cloned();
+        drop(by_key);
+        let log = log.ok_or_else(|| std::io::Error::other("no such log"))?;
+        let file = log.file.with_extension("evidence");
+        write_whole(&file, &contradiction.notes.join("\n"), true)?;
+        Ok(file)
+    }
+
+    /// How many checkpoints wait for a proof.
+    pub(super) fn pending(&self) -> usize {
+        self.state().pending.len()
+    }
+
+    fn begin_asking(&self) -> bool {
+        let mut state = self.state();
+        let begin = !state.asking && !state.pending.is_empty() && !state.contradicts;
+        state.asking |= begin;
+        begin
+    }
+
+    fn contradict(&self, state: &mut State, notes: [String; 2]) {
+        state.contradicts = true;
+        state.pending.clear();
+        // The queue has room for one of each log.
+        let _ = self.found.try_send(Contradiction { node: self.node.clone(), notes });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn trusted(&self) -> Result<(), Distrust> {
+        if self.contradicts {
+            return Err(Distrust::Contradicts);
+        }
+        match self.waited() {
+            waited if waited > PATIENCE => Err(Distrust::Unproven(waited.as_secs())),
+            _ => Ok(()),
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        self.waiting.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn remember(&mut self, checkpoint: &Arc<Checkpoint>) {
+        self.by_note.insert(checkpoint.note.as_str().into(), checkpoint.clone());
+        self.by_size.insert(checkpoint.size, checkpoint.clone());
+        self.order.push_back(checkpoint.clone());
+        if self.order.len() > KNOWN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_note.remove(oldest.note.as_str());
+            self.by_size.remove(&oldest.size);
+        }
+    }
+}
+
+fn write_whole(path: &Path, text: &str, durable: bool) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    if durable {
+        file.as_file().sync_all()?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    if durable { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::proof::consistency;
+    use crate::log::tree::{RightEdge, Subtrees};
+    use crate::trust::note::Signer;
+
+    /// A log's leaves, as a source of proofs.
+    struct Leaves(Vec<Hash>);
+
+    impl Subtrees for Leaves {
+        type Error = std::convert::Infallible;
+
+        fn complete(&mut self, level: u32, index: u64) -> Result<Hash, Self::Error> {
+            let from = (index << level) as usize;
+            Ok(edge(&self.0[from..from + (1 << level)]).root())
+        }
+    }
+
+    fn edge(leaves: &[Hash]) -> RightEdge {
+        let mut edge = RightEdge::default();
+        leaves.iter().for_each(|leaf| edge.push(*leaf));
+        edge
+    }
+
+    fn leaves(count: u8, last: u8) -> Leaves {
+        Leaves((0..count).map(|n| Hash::of_leaf(&[if n + 1 == count { last } else { n }])).collect())
+    }
+
+    fn note(signer: &Signer, leaves: &Leaves, size: usize) -> String {
+        Checkpoint::sign(signer, &edge(&leaves.0[..size])).unwrap().note
+    }
+
+    fn peer(folder: &Path, signer: &Signer) -> (PeerLogs, mpsc::Receiver<Contradiction>, Arc<PeerLog>) {
+        let (logs, found) = PeerLogs::new(folder.into());
+        let log = logs.of(&Node {
+            member: "KG/GOV/1".parse().unwrap(),
+            name: "main".into(),
+            endpoint: "127.0.0.1:1".into(),
+            log_key: signer.verifier(),
+        });
+        (logs, found, log)
+    }
+
+    fn proofs(leaves: &mut Leaves, asked: &[Arc<Checkpoint>]) -> Vec<Vec<Hash>> {
+        asked.windows(2).map(|pair| consistency(leaves, pair[0].size, pair[1].size).unwrap()).collect()
+    }
+
+    #[test]
+    fn checkpoints_of_one_history_are_proven_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::generate("kg.example/log").unwrap();
+        let mut all = leaves(40, 39);
+        let (logs, _found, log) = peer(folder.path(), &signer);
+        for size in [7, 20, 3, 33, 20, 40] {
+            assert_eq!(log.take(&note(&signer, &all, size)).unwrap().size, size as u64);
+        }
+        assert_eq!(log.pending(), 4);
+        assert_eq!(logs.to_ask().len(), 1);
+        assert!(logs.to_ask().is_empty(), "one question at a time");
+        let asked = log.question().unwrap();
+        assert_eq!(asked.iter().map(|checkpoint| checkpoint.size).collect::<Vec<_>>(), [3, 7, 20, 33, 40]);
+        let answer = proofs(&mut all, &asked);
+        assert!(log.answer(&asked, &answer));
+        assert_eq!((log.pending(), log.question().is_none()), (0, true));
+        log.keep().unwrap();
+
+        // After a restart the last one proven still counts.
+        let (_logs, _found, log) = peer(folder.path(), &signer);
+        log.take(&note(&signer, &all, 12)).unwrap();
+        let asked = log.question().unwrap();
+        assert_eq!(asked.iter().map(|checkpoint| checkpoint.size).collect::<Vec<_>>(), [12, 40]);
+    }
+
+    #[test]
+    fn another_history_is_a_contradiction_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::generate("kg.example/log").unwrap();
+        let (one, other) = (leaves(9, 8), leaves(9, 77));
+        let (logs, mut found, log) = peer(folder.path(), &signer);
+        log.take(&note(&signer, &one, 9)).unwrap();
+        assert_eq!(log.take(&note(&signer, &other, 9)).unwrap_err(), Distrust::Contradicts);
+        assert_eq!(
+            log.take(&note(&signer, &one, 9)).unwrap_err(),
+            Distrust::Contradicts,
+            "and is refused from then on"
+        );
+        let contradiction = found.try_recv().unwrap();
+        let file = PeerLog::keep_evidence(&logs, &contradiction).unwrap();
+        let kept = std::fs::read_to_string(file).unwrap();
+        assert!(kept.contains(&note(&signer, &one, 9)) && kept.contains(&note(&signer, &other, 9)));
+        let (_logs, _found, log) = peer(folder.path(), &signer);
+        assert_eq!(log.take(&note(&signer, &one, 9)).unwrap_err(), Distrust::Contradicts, "after a restart too");
+    }
+
+    #[test]
+    fn sizes_that_differ_need_a_proof_that_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::generate("kg.example/log").unwrap();
+        let (one, mut other) = (leaves(9, 8), leaves(20, 19));
+        other.0[3] = Hash::of_leaf(b"rewritten");
+        let (logs, mut found, log) = peer(folder.path(), &signer);
+        log.take(&note(&signer, &one, 9)).unwrap();
+        log.take(&note(&signer, &other, 20)).unwrap();
+        assert_eq!(logs.to_ask().len(), 1);
+        for _ in 0..WRONG_PROOFS {
+            let asked = log.question().unwrap();
+            let answer = proofs(&mut other, &asked);
+            assert!(!log.answer(&asked, &answer));
+        }
+        assert_eq!(log.question().map(|_| ()), None);
+        assert_eq!(log.take(&note(&signer, &other, 20)).unwrap_err(), Distrust::Contradicts);
+        let [first, second] = found.try_recv().unwrap().notes;
+        assert_eq!((first, second), (note(&signer, &one, 9), note(&signer, &other, 20)));
+    }
+
+    #[test]
+    fn what_the_log_did_not_sign_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::generate("kg.example/log").unwrap();
+        let stranger = Signer::generate("kg.example/log").unwrap();
+        let (_logs, _found, log) = peer(folder.path(), &signer);
+        assert!(matches!(log.take(&note(&stranger, &leaves(4, 3), 4)), Err(Distrust::Checkpoint(_))));
+        assert!(matches!(log.take("no note"), Err(Distrust::Checkpoint(_))));
+        // More than may wait: refused, and the memory stays bounded.
+        let all = Leaves((0..1_200_u32).map(|n| Hash::of_leaf(&n.to_be_bytes())).collect());
+        let results: Vec<_> = (1..1_200).map(|size| log.take(&note(&signer, &all, size))).collect();
+        assert_eq!(results.iter().filter(|taken| taken.is_ok()).count(), PENDING + 1);
+        assert!(matches!(results.last(), Some(Err(Distrust::Unproven(_)))));
+    }
+}

@@ -1,0 +1,89 @@
+//! What lies beside the log: the grants in force, the directory, the form of an entry, the log's key.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{PublishOptions, Served};
+use crate::policy::grant::{Grant, Methods, Publication};
+use crate::trust::note::Verifier;
+
+/// How others may read the entries.
+const ENTRY_PROTO: &str = include_str!("../../../proto/kopuro/log/v1/entry.proto");
+
+/// A directory is no larger.
+const MOST_DIRECTORY: u64 = 64 << 20;
+
+const TEXT: Served = Served { content_type: "text/plain; charset=utf-8", cache: "public, max-age=60" };
+const JSON: Served = Served { content_type: "application/json", cache: "public, max-age=60" };
+
+/// These files, as they are now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Beside {
+    grants: Bytes,
+    /// None where there is none to be read.
+    directory: Option<Bytes>,
+    vkey: Bytes,
+}
+
+impl Beside {
+    /// Reads what is in force.
+    pub(super) async fn now(options: &PublishOptions, key: &Verifier) -> Self {
+        let grants = (options.grants)();
+        let grants = grants_json(grants.iter().flat_map(|grants| grants.iter()));
+        let size = tokio::fs::metadata(&options.directory).await.map_or(u64::MAX, |found| found.len());
+        let directory = match size {
+            0..=MOST_DIRECTORY => tokio::fs::read(&options.directory).await.ok().map(Bytes::from),
+            _ => None,
+        };
+        Self { grants: grants.into(), directory, vkey: format!("{key}\n").into() }
+    }
+
+    /// Name, content, and how it is served.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, Bytes, Served)> {
+        let files = [
+            ("grants.json", Some(self.grants.clone()), JSON),
+            ("directory", self.directory.clone(), TEXT),
+            ("entry.proto", Some(Bytes::from_static(ENTRY_PROTO.as_bytes())), TEXT),
+            ("vkey", Some(self.vkey.clone()), TEXT),
+        ];
+        files.into_iter().filter_map(|(name, content, served)| Some((name, content?, served)))
+    }
+}
+
+/// Who may ask whom for what, on which law: sorted, so that the same grants are the same bytes.
+fn grants_json<'a>(grants: impl Iterator<Item = &'a Grant>) -> String {
+    let mut grants: Vec<Value> = grants.map(grant_json).collect();
+    grants.sort_by_cached_key(Value::to_string);
+    let mut text = serde_json::to_string_pretty(&json!({ "grants": grants })).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn grant_json(grant: &Grant) -> Value {
+    let methods: Vec<&str> = match &grant.methods {
+        Methods::All => vec!["*"],
+        Methods::Named(names) => names.iter().map(String::as_str).collect(),
+    };
+    let publication = match grant.publication {
+        Publication::Public => json!({ "class": "public" }),
+        Publication::Delayed { days } => json!({ "class": "delayed", "days": days }),
+        Publication::Sealed => json!({ "class": "sealed" }),
+    };
+    json!({
+        "consumer": grant.consumer.to_string(),
+        "provider": grant.provider.to_string(),
+        "service": grant.service,
+        "methods": methods,
+        "legal_basis": { "code": grant.legal_basis.code, "text": grant.legal_basis.text },
+        "from": grant.from_unix_ms.and_then(timestamp),
+        "until": grant.until_unix_ms.and_then(timestamp),
+        "publication": publication,
+    })
+}
+
+fn timestamp(unix_ms: i64) -> Option<String> {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000).ok()?;
+    time.format(&Rfc3339).ok()
+}
