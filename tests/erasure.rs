@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kopuro::log::closed::ClosedLog;
 use kopuro::log::entry::{Draft, Entry, ExchangeKey, Kind, Publication, Slot};
 use kopuro::log::erasure::{Erasure, IndexRange, Whose};
+use kopuro::log::hidden::Seen;
+use kopuro::log::index::{EntrySource, Index, IndexOptions};
 use kopuro::log::sealing_key::SealingKeySource;
 use kopuro::log::verify::verify_folder;
 use kopuro::log::{Log, LogError};
@@ -306,4 +310,45 @@ async fn an_operator_erases_an_exchange_while_the_node_runs_and_when_it_does_not
     assert!(!done && said.contains("--exchange"), "{said}");
     let data = federation.member_path(CONSUMER, "data");
     assert_eq!(verify_folder(&data, federation.log_key(CONSUMER)).unwrap().size, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hidden_entries_and_the_index_of_subjects_forget_what_is_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = open(folder.path()).unwrap();
+    for class in [Publication::Sealed, Publication::Delayed, Publication::Public] {
+        let mut draft = draft(Kind::Refused, Uuid::now_v7());
+        (draft.publication, draft.delay_days) = (class, u32::from(class == Publication::Delayed) * 30);
+        log.append(draft.seal()).await.unwrap();
+    }
+    let index = Index::open(IndexOptions::new(folder.path()), Arc::new(log.clone())).unwrap();
+    let known = |index: &Index| {
+        index.catch_up().unwrap();
+        index.of_subject(b"20101199912345", None, 10, Instant::now() + Duration::from_secs(60)).unwrap().openings
+    };
+    assert_eq!(known(&index), [2, 1, 0]);
+    let hidden = |seen: Vec<Seen>| seen.iter().map(Seen::stays_hidden).collect::<Vec<_>>();
+    assert_eq!(hidden(log.read_seen(0, 10).unwrap()), [false; 3]);
+
+    log.erase(erasure(0, 2), 1).await.unwrap();
+    assert_eq!(known(&index), [2]);
+    assert_eq!(hidden(log.read_seen(0, 10).unwrap()), [true, true, false, false]);
+    let halves = log.read_with_private(0, 10).unwrap();
+    assert_eq!(halves.iter().map(|(_, half)| half.is_some()).collect::<Vec<_>>(), [false, false, true, false]);
+    drop(index);
+    log.close().await;
+
+    // The same on a stopped folder, which has its key; without it all of them are hidden and nobody is found.
+    let look = || {
+        let closed = Arc::new(ClosedLog::open(folder.path()).unwrap());
+        let index = Index::open(IndexOptions::new(folder.path()), closed.clone()).unwrap();
+        let found = closed.pseudonym(b"20101199912345").map(|_| known(&index));
+        (hidden(closed.read_seen(0, 10).unwrap()), found)
+    };
+    assert_eq!(look(), (vec![true, true, false, false], Some(vec![2])));
+    let key = folder.path().join("seal.key");
+    fs::write(&key, [7; 32]).unwrap();
+    assert_eq!(look(), (vec![true, true, false, false], None), "another key is none");
+    fs::remove_file(&key).unwrap();
+    assert_eq!(look().1, None);
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kopuro::log::tile::{Kind, Tile};
-use kopuro::log::{Checkpoint, Log};
+use kopuro::log::{Checkpoint, Log, LogError, Prune};
 use kopuro::oversight::publish::{Publication, PublishOptions, Store};
 use kopuro::telemetry::Health;
 use kopuro::trust::note::Signer;
 use uuid::Uuid;
 
 use crate::harness::published::Published;
-use crate::log_support::{open, record, signer};
+use crate::log_support::{erasure, open, record, signer};
 
 fn options(folder: &Path, store: &Path) -> PublishOptions {
     PublishOptions {
@@ -81,6 +81,61 @@ async fn a_log_past_two_tile_levels_is_published_and_only_what_is_new_is_written
     }
     publication.finish(Duration::from_secs(5)).await;
     log.close().await;
+}
+
+/// Everything that may go, with the log open and after it was opened again; what remains is published as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_prunes_goes_on_publishing_and_the_publication_stays_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, data) = (folder.path().join("public"), folder.path().join("log"));
+    let all = Prune { before_unix_ms: Some(i64::MAX), most_bytes: None, until: u64::MAX };
+    let key = signer(1).verifier();
+    let reader = Published::folder(&store);
+    let mut size = 0;
+    for more in [700, 300, 20, 1] {
+        // Opened again each time: tiles of what is gone are then known by the edge only.
+        let (log, _) = open(&data).unwrap();
+        let publication = start(&log, options(folder.path(), &store)).await;
+        for _ in 0..2 {
+            append(&log, more).await;
+            size += more;
+            published(&publication, size).await;
+            let mut settled = publication.settled();
+            let told = settled.wait_for(|settled| *settled == size - size % 256);
+            tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is settled").unwrap();
+            log.prune(&all, i64::MAX).unwrap();
+            let (checkpoint, entries) = reader.verify(&key).await;
+            assert_eq!((checkpoint.size, entries.len() as u64), (size, size));
+            assert_eq!(checkpoint.root, log.checkpoint().root);
+        }
+        assert!(log.first() <= size - size % 256, "what is in no full bundle stays");
+        assert_eq!(log.read(log.first(), 1).unwrap()[0], reader.verify(&key).await.1[log.first() as usize]);
+        let error = log.read(log.first() - 1, 1).unwrap_err();
+        assert!(matches!(error, LogError::Pruned { .. }) && error.to_string().contains("https://kg.example/log/"));
+        publication.finish(Duration::from_secs(5)).await;
+        log.close().await;
+    }
+    let (log, _) = open(&data).unwrap();
+    assert!(log.first() > 1_500, "{}", log.first());
+    assert_eq!(log.erase(erasure(3, 1), 1).await.unwrap().recorded, [size], "its values went later than the entry");
+    log.close().await;
+
+    // Nor has anybody who compares the two anything to say against it.
+    let fsck = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kopuro"));
+        command.args(["log", "fsck", "--vkey", &key.to_string(), "--data"]).arg(&data).arg("--published").arg(&store);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (good, told) = fsck();
+    assert!(good && told.contains("pruned") && told.contains("private    good"), "{told}");
+    let last = Tile::between(0, size).filter(|tile| tile.kind == Kind::Hashes(1)).last().unwrap();
+    let path = store.join(last.to_string());
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (good, told) = fsck();
+    assert!(!good && told.contains(&format!("{last} differs")), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
