@@ -25,6 +25,16 @@ fn once_makes_exchanges_and_verifies_every_log() {
     assert_eq!((last["exchanges"].as_u64(), last["verified"].as_bool()), (Some(250), Some(true)), "{last}");
     assert_eq!(last["surprises"], 0, "{stderr}");
     assert!(last["refused"].as_u64().unwrap() > 0 && last["errors"].as_u64().unwrap() > 0, "{last}");
+    // The public's own view: each log as a static publication, and a monitor that found both sides to tell the same.
+    assert!(last["monitored"].as_u64().unwrap() > 150, "{last}");
+    for code in ["70000001", "70000002", "70000003", "70000004"] {
+        let published = folder.path().join("demo/published").join(code);
+        for file in ["checkpoint", "vkey", "tile/0", "tile/entries", "grants.json"] {
+            assert!(published.join(file).exists(), "{code}/{file}");
+        }
+        let note = std::fs::read_to_string(published.join("checkpoint")).unwrap();
+        assert!(note.contains("\n— witness.public-council.kg.example "), "{note}");
+    }
     // Almost every exchange leaves two entries in each of two logs.
     assert!(last["entries"].as_u64().unwrap() > 800, "{last}");
     for reason in ["GRANT_EXPIRED", "GRANT_MISSING", "METHOD_NOT_GRANTED", "OUTBOUND_NOT_ALLOWED"] {
@@ -73,8 +83,8 @@ fn the_commands_it_shows_work_while_it_runs_and_ctrl_c_ends_it() {
     }
 
     let commands: Vec<String> = commands(&text);
-    assert_eq!(commands.len(), 3, "{text}");
-    for (command, expected) in commands.iter().zip(["\"surname\"", "refused", "verified"]) {
+    assert_eq!(commands.len(), 4, "{text}");
+    for (command, expected) in commands.iter().zip(["\"surname\"", "refused", "verified", "verified"]) {
         let output = Command::new("sh").args(["-c", command]).output().unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{command}\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));

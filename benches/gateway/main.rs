@@ -20,6 +20,7 @@ mod nodes;
 mod peers;
 mod plan;
 mod process;
+mod proofs;
 mod publish;
 mod report;
 mod rows;

@@ -1,14 +1,19 @@
-//! How fast a log that nobody has published yet is published to a folder: tiles, bundles and checkpoint, each file durable.
+//! How fast a log that nobody has published yet is published to a folder (tiles, bundles and checkpoint, each file durable), and how
+//! fast the public can verify it and a monitor follow it from there.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kopuro::log::checkpoint::Checkpoint;
 use kopuro::log::{Log, LogOptions};
+use kopuro::oversight::monitor::{KnownLog, Monitor, MonitorOptions};
 use kopuro::oversight::publish::{Publication, PublishOptions, Store};
+use kopuro::oversight::published::{self, Place, PublishedTree};
 use kopuro::telemetry::Health;
 use kopuro::trust::note::Signer;
+use serde::Serialize;
 
 use crate::log::record;
 
@@ -17,8 +22,19 @@ const ENTRIES: u64 = 200_000;
 const WAITING: u64 = 1_000;
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Entries a second, from a log in `folder` to a store in `folder`.
-pub(crate) async fn rate(folder: &Path) -> Result<f64> {
+/// Entries a second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct PublicRates {
+    /// From a log to a folder.
+    pub(crate) published: f64,
+    /// From that folder: every entry hashed, every tile compared; over all cores.
+    pub(crate) verified: f64,
+    /// From that folder, by a monitor that waits for each exchange's other side.
+    pub(crate) monitored: f64,
+}
+
+/// Publishes a log of its own in `folder`, verifies it and follows it.
+pub(crate) async fn rates(folder: &Path) -> Result<PublicRates> {
     eprintln!("publishing {ENTRIES} entries to a folder");
     let folder = folder.join("publication");
     let signer = Signer::generate("benchmark")?;
@@ -40,12 +56,34 @@ pub(crate) async fn rate(folder: &Path) -> Result<f64> {
         cosign: None,
     };
     let begun = Instant::now();
-    let publication = Publication::start(log.clone(), key, options, Health::starting()).await?;
+    let publication = Publication::start(log.clone(), key.clone(), options, Health::starting()).await?;
     let mut published = publication.published();
     let whole = published.wait_for(|published| published.as_ref().is_some_and(|published| published.size == ENTRIES));
     tokio::time::timeout(LIMIT, whole).await.context("not published in time")??;
-    let took = begun.elapsed();
+    let rate = |begun: Instant| ENTRIES as f64 / begun.elapsed().as_secs_f64();
+    let published = rate(begun);
     publication.finish(LIMIT).await;
     log.close().await;
-    Ok(ENTRIES as f64 / took.as_secs_f64())
+
+    eprintln!("verifying and monitoring them");
+    let place = Place::Folder(store);
+    let begun = Instant::now();
+    let source = published::Publication::new(place.clone(), None)?;
+    let checkpoint = Checkpoint::verify(&source.checkpoint().await?, &key)?;
+    let tree = Arc::new(PublishedTree::open(source, checkpoint).await?);
+    published::verify(&tree, 0, 2 * crate::cores(), |_| {}).await?;
+    let verified = rate(begun);
+
+    let begun = Instant::now();
+    let mut monitor = Monitor::open(MonitorOptions {
+        places: vec![place],
+        known: vec![KnownLog { key, member: None }],
+        quorum: None,
+        state: folder.join("monitor"),
+        grace: Duration::from_secs(600),
+        roots: None,
+    })?;
+    let report = monitor.round(0, |_| {}).await?;
+    anyhow::ensure!(report.read == ENTRIES, "the monitor read {} of {ENTRIES} entries", report.read);
+    Ok(PublicRates { published, verified, monitored: rate(begun) })
 }

@@ -10,6 +10,8 @@ use crate::load::Measured;
 use crate::peers;
 use crate::plan::Plan;
 use crate::process::Memory;
+use crate::proofs::ProofCost;
+use crate::publish::PublicRates;
 use crate::rows::{DIRECT, NGINX, Rows};
 use crate::targets::Verdict;
 
@@ -114,6 +116,7 @@ pub(crate) struct Idle {
 /// Names of [`LogLine`]s.
 pub(crate) const LOG: &str = "log";
 pub(crate) const PUBLICATION: &str = "publication";
+pub(crate) const PROOFS: &str = "proofs";
 pub(crate) const PLAIN_FILE: &str = "plain file";
 
 /// Appends that wait for durability, with nothing of a gateway around them.
@@ -155,8 +158,8 @@ pub(crate) struct Report {
     pub(crate) idle: Vec<Idle>,
     pub(crate) tables: Vec<Table>,
     pub(crate) log: Vec<LogLine>,
-    /// Entries of an unpublished log that are published to a folder in a second.
-    pub(crate) published_per_second: Option<f64>,
+    pub(crate) public: Option<PublicRates>,
+    pub(crate) proofs: Option<ProofCost>,
 }
 
 impl Report {
@@ -185,7 +188,8 @@ impl Report {
             idle: idle.collect(),
             tables: tables.collect(),
             log: Vec::new(),
-            published_per_second: None,
+            public: None,
+            proofs: None,
         }
     }
 
@@ -275,8 +279,19 @@ impl Report {
                 line.p99_us
             );
         }
-        if let Some(rate) = self.published_per_second {
-            println!("\npublished to a folder: {rate:.0} entries per s");
+        if let Some(PublicRates { published, verified, monitored }) = self.public {
+            println!(
+                "\nentries per s: {published:.0} published to a folder, {verified:.0} verified there, {monitored:.0} monitored"
+            );
+        }
+        if let Some(proofs) = self.proofs {
+            println!(
+                "\nproofs, CPU per exchange at a node: {:.1} µs (making one {:.1}, checking one {:.1}, its share of a signature {:.1})",
+                proofs.exchange_us(),
+                proofs.make_us,
+                proofs.check_us,
+                proofs.checkpoint_us
+            );
         }
         println!("\nidle memory");
         for idle in &self.idle {

@@ -7,10 +7,10 @@ use anyhow::Result;
 use crate::load::{self, Measured};
 use crate::plan::{Plan, Scenario};
 use crate::process::{Memory, Process};
-use crate::report::{LOG, PUBLICATION, Report, Sample};
+use crate::report::{LOG, PROOFS, PUBLICATION, Report, Sample};
 use crate::rows::{Row, Rows, Selection};
 use crate::targets;
-use crate::{log, publish};
+use crate::{log, proofs, publish};
 
 /// Measures everything in `plan`, writes the report and prints it.
 pub(crate) async fn run(plan: &Plan, selection: &Selection) -> Result<()> {
@@ -35,7 +35,10 @@ pub(crate) async fn run(plan: &Plan, selection: &Selection) -> Result<()> {
         report.log = log::measure(folder.path(), plan).await?;
     }
     if selection.holds(PUBLICATION) {
-        report.published_per_second = Some(publish::rate(folder.path()).await?);
+        report.public = Some(publish::rates(folder.path()).await?);
+    }
+    if selection.holds(PROOFS) {
+        report.proofs = Some(proofs::measure(folder.path()).await?);
     }
     report.finish();
     let targets = targets::judge(&report);

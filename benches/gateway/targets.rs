@@ -35,6 +35,7 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
         cpu(report, "one node, log off: CPU per exchange ≤ 0.7 of nginx's at 64 in flight", ONE_NODE, 0.7),
         cpu(report, "two nodes, log on: CPU per exchange of each ≤ 1.2 of nginx's at 64 in flight", TWO_NODES, 1.2),
         latency(report),
+        proofs(report),
         idle(report),
         peak(report),
     ]
@@ -64,6 +65,13 @@ fn latency(report: &Report) -> Verdict {
         log.p50_us
     );
     verdict(target, Some(added <= allowed), &[figure])
+}
+
+fn proofs(report: &Report) -> Verdict {
+    let target = "proofs: CPU per exchange at a node < 60 µs at 64 in flight";
+    let figure = report.proofs.map(|proofs| proofs.exchange_us());
+    let figures: Vec<_> = figure.iter().map(|figure| format!("{figure:.1} µs")).collect();
+    verdict(target, figure.map(|figure| figure < 60.0), &figures)
 }
 
 /// The dearest process of `row` over nginx, at the worse of one and eight connections.

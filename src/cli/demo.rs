@@ -3,11 +3,13 @@
 //! In: nothing but a folder to work in. It makes a federation there ([`federation`]), starts the four nodes and the
 //! back-ends behind them ([`backends`], over a [`population`]) on loopback ports, drives a mix of exchanges
 //! (`traffic`), and tells what happened (`report`). With `--once` it then stops the nodes, verifies every log and
-//! every exchange in both logs (`check`), and says so in one line of JSON. Nothing that it makes is meant to last.
+//! every exchange in both logs (`check`), and says so in one line of JSON. Every log is published, a witness of the public
+//! council cosigns its checkpoints, and a monitor compares what is published (`oversight`). Nothing that it makes is meant to last.
 
 pub mod backends;
 mod check;
 pub mod federation;
+mod oversight;
 pub mod population;
 mod report;
 mod running;
@@ -16,6 +18,7 @@ mod traffic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -27,11 +30,16 @@ use report::Progress;
 use running::Running;
 use traffic::{Tally, World};
 
+use crate::oversight::monitor::Report;
+
 /// The demo's people are the same every time.
 const SEED: u64 = 2017;
 
 /// How many families there are.
 const HOUSEHOLDS: usize = 400;
+
+/// How long the monitor waits for what is to be published.
+const PUBLISHED_LIMIT: Duration = Duration::from_secs(15);
 
 /// What `kopuro demo` takes.
 #[derive(Debug, clap::Args)]
@@ -59,8 +67,10 @@ struct Outcome {
     errors: u64,
     refused: u64,
     failed: u64,
-    /// Whether every log verifies and every exchange is in both logs with the same outcome.
+    /// Whether every log verifies, every exchange is in both logs with the same outcome, and the monitor finds nothing wrong.
     verified: bool,
+    /// Exchanges of which the monitor found both sides to tell the same, from the published logs alone.
+    monitored: u64,
     /// Exchanges that ended otherwise than meant.
     surprises: usize,
     seconds: f64,
@@ -124,6 +134,9 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     tell_surprises(&tally);
 
     if !args.once {
+        running.published(PUBLISHED_LIMIT).await;
+        let report = oversight::monitor(&federation, Duration::ZERO).await?;
+        println!("{}", report::watched(&federation, &report));
         println!("{}", report::commands(&federation, &population)?);
         println!("Everything is under {}; the nodes run until Ctrl-C.", folder.display());
         asked_to_stop().await;
@@ -135,15 +148,17 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     eprintln!("Stopping the nodes and verifying their logs.");
     running.stop().await;
     let checked = check::logs(&federation)?;
-    let outcome = conclude(args, &federation, &tally, &checked);
+    let report = oversight::monitor(&federation, Duration::ZERO).await?;
+    println!("{}", report::watched(&federation, &report));
+    let outcome = conclude(args, &federation, &tally, &checked, &report);
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(if outcome.verified && tally.surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What was asked for must be what happened, and what is in the logs.
-fn conclude(args: &Args, federation: &Federation, tally: &Tally, checked: &Checked) -> Outcome {
+fn conclude(args: &Args, federation: &Federation, tally: &Tally, checked: &Checked, report: &Report) -> Outcome {
     let total = tally.total();
-    let mut verified = checked.problems.count == 0;
+    let mut verified = checked.problems.count == 0 && report.ok;
     for problem in &checked.problems.shown {
         eprintln!("problem: {problem}");
     }
@@ -166,6 +181,7 @@ fn conclude(args: &Args, federation: &Federation, tally: &Tally, checked: &Check
         refused: total.refused,
         failed: total.failed,
         verified,
+        monitored: report.exchanges.agreed,
         surprises: tally.surprises.len(),
         seconds: (tally.took.as_secs_f64() * 10.0).round() / 10.0,
         p50_ms: ms(0.5),

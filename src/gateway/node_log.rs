@@ -34,6 +34,9 @@ const AT_ONCE: usize = 4;
 /// How long a peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Before a question, so that those which come together are asked about together.
+const GATHER: Duration = Duration::from_millis(100);
+
 /// After an answer that proves nothing, before asking again; doubled up to the second.
 const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
@@ -122,7 +125,11 @@ pub(super) async fn follow(
 /// Asks one peer until nothing of it waits.
 async fn ask(gateway: &Gateway, log: &Arc<PeerLog>) {
     let mut pause = PAUSE[0];
-    while let Some(asked) = log.question() {
+    loop {
+        if log.pending() < SIZES {
+            tokio::time::sleep(GATHER).await;
+        }
+        let Some(asked) = log.question() else { return };
         let sizes = asked.iter().map(|checkpoint| checkpoint.size).collect();
         let proven = match prove(gateway, log.node(), sizes).await {
             Ok(proofs) => log.answer(&asked, &proofs),

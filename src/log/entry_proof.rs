@@ -88,6 +88,11 @@ impl EntryProof {
         })
     }
 
+    /// A proof as it is on the wire, past its base64.
+    pub fn from_wire(proof: wire::EntryProof) -> Self {
+        Self(proof)
+    }
+
     /// As the value of binary metadata.
     pub fn to_base64(&self) -> String {
         STANDARD_NO_PAD.encode(self.0.encode_to_vec())

@@ -266,6 +266,9 @@ def the_server_answers_before_the_client_has_sent_all(world):
 
 # --- deadlines and cancellation ---
 
+# gRPC's C core counts in whole milliseconds and rounds what is left up.
+ROUNDED = 0.002
+
 
 def deadline(world):
     start = time.monotonic()
@@ -273,7 +276,7 @@ def deadline(world):
         world.echo.Unary(script("deadline", delay_ms=20_000), timeout=0.7)
     assert time.monotonic() - start < 3
     seen = world.observe("deadline")
-    assert seen.started and 0 < seen.time_remaining < 0.7, f"the server saw {seen.time_remaining} s of the 0.7 s"
+    assert seen.started and 0 < seen.time_remaining < 0.7 + ROUNDED, f"the server saw {seen.time_remaining} s of the 0.7 s"
     wait_until(lambda: world.observe("deadline").cancelled, 2, "the server's call is cancelled")
 
 
@@ -281,7 +284,7 @@ def deadline_of_a_stream(world):
     call = world.echo.Expand(script("deadline-stream", replies=1, delay_ms=20_000), timeout=0.7)
     with world.refused(grpc.StatusCode.DEADLINE_EXCEEDED):
         list(call)
-    assert 0 < world.observe("deadline-stream").time_remaining < 0.7
+    assert 0 < world.observe("deadline-stream").time_remaining < 0.7 + ROUNDED
     wait_until(lambda: world.observe("deadline-stream").cancelled, 2, "the server's stream is cancelled")
 
 

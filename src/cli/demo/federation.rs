@@ -6,6 +6,8 @@
 //! root/  root.pem            the root CA          council-1.key …      the council's keys
 //! directory/directory.note   signed               directory/descriptors/<sha-256>.binpb
 //! auditors/<name>.pem .key   auditors' certificates, and .toml for `kopuro log --config`
+//! witness/policy             who must cosign   witness/witness.key state/   the public council's witness
+//! published/<member code>/   each log as the public has it: checkpoint, tile/, vkey, grants.json, open-data/
 //! <ministry>/node.toml       with node.pem node.key log.key ca.crl grants/ outbound.toml data/ ca/
 //! <ministry>/systems/<system>.pem .key, and .toml for `kopuro call --config`
 //! ```
@@ -26,11 +28,12 @@ pub use files::{Allow, Grant, LegalBasis, Rate};
 pub use ministries::kyrgyz_republic;
 pub(in crate::cli::demo) use ministries::{CADASTRE_SYSTEM, CIVIL_REGISTRY, SERVICE_CENTRE, SOCIAL_FUND, TAX_SERVICE};
 
+use crate::oversight::witness::State;
 use crate::schema;
 use crate::trust::directory::{Auditor, Directory, Member, Node, Service, System};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::identity::{Identity, MemberId, SystemId};
-use crate::trust::note::{Note, Signer, Verifier};
+use crate::trust::note::{Cosigner, Note, Signer, Verifier};
 use crate::trust::pki::{Authority, Sans, Validity};
 
 /// How long certificates and directory are good for.
@@ -79,7 +82,22 @@ pub struct Federation {
     pub members: Vec<MemberFiles>,
     /// Auditors' certificates and keys, in the plan's order.
     pub auditors: Vec<KeyPair>,
+    /// The public council's witness.
+    pub witness: WitnessFiles,
     council: Vec<Signer>,
+}
+
+/// The witness's part.
+#[derive(Debug, Clone)]
+pub struct WitnessFiles {
+    /// Where it takes checkpoints.
+    pub address: SocketAddr,
+    /// Its key.
+    pub key: PathBuf,
+    /// What it has cosigned.
+    pub state: PathBuf,
+    /// The policy by which nodes and monitors require it.
+    pub policy: PathBuf,
 }
 
 /// One member's part.
@@ -97,6 +115,8 @@ pub struct MemberFiles {
     pub admin_address: SocketAddr,
     /// Verifies its log.
     pub log_key: Verifier,
+    /// Where its log is published.
+    pub published: PathBuf,
     /// Its systems.
     pub systems: Vec<SystemFiles>,
 }
@@ -159,7 +179,8 @@ impl Federation {
             auditors.push(pair);
         }
         let directory = directory(&folder, plan, &members, &council, now)?;
-        let mut federation = Self { folder, directory, members, auditors, council };
+        let witness = witness(&folder, &plan.federation, &mut ports)?;
+        let mut federation = Self { folder, directory, members, auditors, witness, council };
         federation.publish(|_| {})?;
         for (ministry, files) in plan.ministries.iter().zip(&federation.members) {
             files::write_node(&federation, files, ministry, plan.council.1)?;
@@ -278,8 +299,31 @@ fn member(
         nodes_address: ports.free()?,
         admin_address: ports.free()?,
         log_key: log.verifier(),
+        published: folder.join("published").join(code(id)),
         systems,
     })
+}
+
+/// The last segment of a member's id.
+fn code(member: &MemberId) -> &str {
+    member.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+fn witness(folder: &Path, federation: &str, ports: &mut Ports) -> anyhow::Result<WitnessFiles> {
+    let home = folder.join("witness");
+    std::fs::create_dir_all(&home)?;
+    let files = WitnessFiles {
+        address: ports.free()?,
+        key: home.join("witness.key"),
+        state: home.join("state"),
+        policy: home.join("policy"),
+    };
+    let cosigner = Cosigner::generate(&format!("witness.public-council.{}.example", federation.to_ascii_lowercase()))?;
+    secret(&files.key, &cosigner.to_encoded())?;
+    State::create(&files.state, &cosigner.verifier())?;
+    let (key, address) = (cosigner.verifier(), files.address);
+    public(&files.policy, &format!("witness public-council {key} http://{address}\nquorum public-council\n"))?;
+    Ok(files)
 }
 
 fn issue(

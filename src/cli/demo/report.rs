@@ -12,6 +12,7 @@ use super::federation::{CIVIL_REGISTRY, Federation, TAX_SERVICE};
 use super::population::Population;
 use super::traffic::Tally;
 use crate::log::Checkpoint;
+use crate::oversight::monitor::Report;
 
 /// A bar on a terminal, a line for every tenth elsewhere.
 #[derive(Debug)]
@@ -105,7 +106,17 @@ pub(super) fn summary(tally: &Tally, checkpoints: &[(&str, Checkpoint)]) -> Stri
     out
 }
 
-/// Three commands that work while the demo runs.
+/// What anybody finds who reads the published logs and nothing else.
+pub(super) fn watched(federation: &Federation, report: &Report) -> String {
+    let folder = federation.folder.join("published");
+    format!(
+        "What the public sees\n\nEvery log is published under {}, its checkpoints cosigned by a witness of the public council. \
+         A monitor that read\nthese files alone, and compared both sides of every exchange, reports:\n\n{report}",
+        folder.display()
+    )
+}
+
+/// Three commands that work while the demo runs, and one that works for good.
 pub(super) fn commands(federation: &Federation, population: &Population) -> anyhow::Result<String> {
     let binary = std::env::current_exe()?;
     let binary = quoted(&binary);
@@ -121,10 +132,15 @@ pub(super) fn commands(federation: &Federation, population: &Population) -> anyh
          a query of the registry's log, as the auditor\n  \
          {binary} log query --config {auditor} --node {} \\\n    --outcome refused\n\n\
          a verification of the tax service's log\n  \
-         {binary} log verify --config {auditor} --node {} \\\n    --vkey '{}'\n",
+         {binary} log verify --config {auditor} --node {} \\\n    --vkey '{}'\n\n\
+         and what anybody can do without a certificate: verify what it has published\n  \
+         {binary} log verify {} \\\n    --policy {} --vkey '{}'\n",
         quoted(&system.pair.config()),
         registry.url(),
         tax.url(),
+        tax.log_key,
+        quoted(&tax.published),
+        quoted(&federation.witness.policy),
         tax.log_key,
     ))
 }

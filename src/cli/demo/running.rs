@@ -14,6 +14,7 @@ use super::backends::{Backend, Tls};
 use super::federation::{
     CADASTRE_SYSTEM, CIVIL_REGISTRY, Federation, SERVICE_CENTRE, SOCIAL_FUND, SystemFiles, TAX_SERVICE,
 };
+use super::oversight::PublicCouncil;
 use super::population::Population;
 use crate::cli::call::connection;
 use crate::config;
@@ -27,6 +28,7 @@ const BACKENDS_LIMIT: Duration = Duration::from_secs(5);
 /// What runs.
 pub(super) struct Running {
     nodes: Vec<(String, Node)>,
+    council: PublicCouncil,
     backends: JoinSet<anyhow::Result<()>>,
     stop_backends: CancellationToken,
 }
@@ -49,13 +51,14 @@ impl Running {
             let (population, stop) = (population.clone(), stop_backends.clone().cancelled_owned());
             backends.spawn(async move { Ok(backend.serve(listener, tls, &population, stop).await?) });
         }
+        let council = PublicCouncil::start(federation).await?;
         let mut nodes = Vec::new();
         for member in &federation.members {
             let path = member.node_toml();
             let node = Node::start(config::load(&path)?).await.with_context(|| path.display().to_string())?;
             nodes.push((member.id.to_string(), node));
         }
-        Ok(Self { nodes, backends, stop_backends })
+        Ok(Self { nodes, council, backends, stop_backends })
     }
 
     /// A connection of each system that asks to its own node.
@@ -79,9 +82,21 @@ impl Running {
         logs.map(|(member, log)| (member, log.checkpoint().as_ref().clone())).collect()
     }
 
-    /// Nodes first, so that what they have under way is answered.
+    /// Waits, for at most so long, until everything that is in the logs now is published.
+    pub(super) async fn published(&self, limit: Duration) {
+        let all = self.nodes.iter().filter_map(|(_, node)| Some((node.log()?, node.publication()?)));
+        let all = all.map(|(log, publication)| async {
+            let size = log.checkpoint().size;
+            let done = |published: &Option<Arc<Checkpoint>>| published.as_ref().is_some_and(|at| at.size >= size);
+            let _ = publication.published().wait_for(done).await;
+        });
+        let _ = tokio::time::timeout(limit, futures_util::future::join_all(all)).await;
+    }
+
+    /// Nodes first, so that what they have under way is answered; they publish their last checkpoints, which the witness cosigns.
     pub(super) async fn stop(mut self) {
         futures_util::future::join_all(self.nodes.into_iter().map(|(_, node)| node.stop())).await;
+        self.council.stop().await;
         self.stop_backends.cancel();
         let all = async { while self.backends.join_next().await.is_some() {} };
         if tokio::time::timeout(BACKENDS_LIMIT, all).await.is_err() {

@@ -55,7 +55,9 @@ impl FromStr for Place {
             Some(("http" | "https", _)) => {
                 let prefix = text.trim_end_matches('/');
                 let uri: Uri = prefix.parse().map_err(|_| bad())?;
-                let good = uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none();
+                // Without its slashes `https://` would be read as a host named https.
+                let good =
+                    uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none();
                 if good { Ok(Self::Url(prefix.into())) } else { Err(bad()) }
             }
             Some(_) => Err(bad()),

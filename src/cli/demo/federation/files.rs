@@ -65,6 +65,9 @@ pub struct Allow {
     pub service: String,
     /// Methods, or `*`.
     pub methods: Vec<String>,
+    /// Publication class, at least as strict as the grant's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publication: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -74,6 +77,8 @@ struct NodeToml {
     tls: Tls,
     directory: DirectorySection,
     log: LogSection,
+    publish: Publish,
+    witness: WitnessSection,
     backends: BTreeMap<String, Backend>,
 }
 
@@ -116,6 +121,17 @@ struct LogSection {
 }
 
 #[derive(Serialize)]
+struct Publish {
+    store: PathBuf,
+    interval: &'static str,
+}
+
+#[derive(Serialize)]
+struct WitnessSection {
+    policy: &'static str,
+}
+
+#[derive(Serialize)]
 struct Backend {
     endpoint: String,
 }
@@ -155,6 +171,8 @@ pub(super) fn write_node(
         },
         // A demo is at home on a small disk too.
         log: LogSection { key: "log.key", warn_free: "256MiB", refuse_free: "64MiB" },
+        publish: Publish { store: member.published.clone(), interval: "1s" },
+        witness: WitnessSection { policy: "../witness/policy" },
         backends: offering
             .map(|system| {
                 (system.id.name().to_owned(), Backend { endpoint: format!("https://{}", system.backend_address) })

@@ -34,7 +34,8 @@ fn registry() -> anyhow::Result<Ministry> {
     let grant = |consumer, methods, code, text| grant(consumer, "civil-registry", civil, methods, code, text);
     let mut desk =
         grant(CADASTRE_SYSTEM, &["GetPerson"], "ZR-12-4", "«О государственной регистрации прав», ст. 12 ч. 4");
-    desk.publication = Some("public".into());
+    // One that the law keeps out of the public's sight: its entries show that they are there, and nothing else.
+    desk.publication = Some("sealed".into());
     Ok(Ministry {
         member: REGISTRY.parse()?,
         folder: "registry".into(),
@@ -158,7 +159,10 @@ fn cadastre() -> anyhow::Result<Ministry> {
             single,
         ],
         outbound: vec![
-            allow("cadastre", CIVIL_REGISTRY, Backend::Civil, &["GetPerson"]),
+            Allow {
+                publication: Some("sealed".into()),
+                ..allow("cadastre", CIVIL_REGISTRY, Backend::Civil, &["GetPerson"])
+            },
             allow("cadastre", TAX_SERVICE, Backend::Tax, &["GetTaxpayerStatus"]),
         ],
     })
@@ -184,5 +188,6 @@ fn allow(system: &str, provider: &str, backend: Backend, methods: &[&str]) -> Al
         provider: provider.into(),
         service: backend.service().into(),
         methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+        publication: None,
     }
 }
