@@ -63,7 +63,15 @@ pub(crate) fn said_erased(log: &Log) -> Vec<bool> {
     let mut said = vec![false; log.checkpoint().size as usize];
     let mut at = log.first();
     while at < log.checkpoint().size {
-        for entry in log.read(at, 1_000).unwrap() {
+        let read = match log.read(at, 1_000) {
+            // Pruned since it was looked where the log begins.
+            Err(LogError::Pruned { first, .. }) => {
+                at = first;
+                continue;
+            }
+            read => read.unwrap(),
+        };
+        for entry in read {
             at += 1;
             for range in <Entry as prost::Message>::decode(entry).unwrap().erased {
                 said[range.first as usize..(range.first + range.count) as usize].fill(true);

@@ -258,6 +258,15 @@ async fn the_index_keeps_what_it_has_and_builds_what_is_there() {
     log.close().await;
 }
 
+/// Raises a flag when dropped.
+struct Raises(Arc<AtomicBool>);
+
+impl Drop for Raises {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keeper_prunes_and_erases_beside_the_writer() {
     let folder = tempfile::tempdir().unwrap();
@@ -272,6 +281,8 @@ async fn a_keeper_prunes_and_erases_beside_the_writer() {
     let (index, follower) = Index::follow(IndexOptions::new(folder.path()), &log).unwrap();
     let keeper = Keeper::start(retention, log.clone(), index).unwrap();
     let done = Arc::new(AtomicBool::new(false));
+    // Also where the test fails: the runtime waits for the reader.
+    let stop_reader = Raises(Arc::clone(&done));
     let reader = {
         let (log, done) = (log.clone(), Arc::clone(&done));
         tokio::task::spawn_blocking(move || {
@@ -302,7 +313,7 @@ async fn a_keeper_prunes_and_erases_beside_the_writer() {
             break;
         }
     }
-    done.store(true, Ordering::Relaxed);
+    drop(stop_reader);
     assert!(said && log.first() >= 300, "{appended} appended, first {}, {said}", log.first());
     reader.await.unwrap();
     drop((keeper, follower));

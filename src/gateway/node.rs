@@ -315,6 +315,7 @@ impl Node {
         if tokio::time::timeout(APPEND_LIMIT, ended()).await.is_err() {
             tracing::error!("exchanges are left without a closing entry: the next start closes them as interrupted");
         }
+        node_log::keep(&self.gateway).await;
         if let Some(LogParts { log, follower, keeper, publishing }) = self.parts {
             // With the closing entries of all that was cut off.
             if let Some(publishing) = publishing {

@@ -79,8 +79,7 @@ impl NodeLog for NodeLogService {
         let log = self.log.clone();
         let proving = tokio::task::spawn_blocking(move || {
             let _place = place;
-            let proof = |pair: &[u64]| log.consistency_proof(pair[0], pair[1]).map(|hashes| written(&hashes));
-            sizes.windows(2).map(proof).collect::<Result<Vec<_>, _>>()
+            log.consistency_proofs(&sizes)
         });
         let proofs = proving.await.map_err(|_| Status::internal("the proofs could not be made"))?;
         let proofs = proofs.map_err(|error| match error {
@@ -92,7 +91,7 @@ impl NodeLog for NodeLogService {
                 Status::internal("the log cannot be read")
             }
         })?;
-        let proofs = proofs.into_iter().map(|path| ConsistencyProof { path }).collect();
+        let proofs = proofs.iter().map(|hashes| ConsistencyProof { path: written(hashes) }).collect();
         Ok(Response::new(ProveConsistencyResponse { proofs }))
     }
 }
@@ -141,9 +140,9 @@ async fn ask(gateway: &Gateway, log: &Arc<PeerLog>) {
         gateway.metrics.peer_proofs(proven, log.pending());
         if proven {
             pause = PAUSE[0];
-            let log = log.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.keep()).await {
-                tracing::warn!(%error, "a peer's checkpoint could not be kept for the next start");
+            if log.is_to_keep() {
+                let log = log.clone();
+                tell_kept(tokio::task::spawn_blocking(move || log.keep()).await);
             }
         } else {
             tokio::time::sleep(pause).await;
@@ -184,6 +183,18 @@ async fn prove(gateway: &Gateway, node: &Identity, sizes: Vec<u64>) -> Result<Ve
     let answer = ProveConsistencyResponse::decode(message).map_err(|error| error.to_string())?;
     let proofs = answer.proofs.iter().map(|proof| entry_proof::hashes(&proof.path));
     proofs.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+/// Keeps what is proven of all peers' logs, for the next start.
+pub(super) async fn keep(gateway: &Arc<Gateway>) {
+    let gateway = gateway.clone();
+    tell_kept(tokio::task::spawn_blocking(move || gateway.peer_logs.keep()).await);
+}
+
+fn tell_kept(kept: Result<std::io::Result<()>, tokio::task::JoinError>) {
+    if let Ok(Err(error)) = kept {
+        tracing::warn!(%error, "a peer's checkpoint could not be kept for the next start");
+    }
 }
 
 /// A contradiction is kept on disk, and an entry of this node's own log says so.

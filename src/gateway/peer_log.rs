@@ -39,6 +39,8 @@ const PENDING: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most sizes in one question to a peer.
 pub(super) const SIZES: usize = 65;
+/// How often what is proven is kept on disk.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 /// Wrong proofs in a row that are taken for a contradiction: a peer whose log is whole never sends one.
 const WRONG_PROOFS: u32 = 2;
 /// Contradictions that may wait to be recorded; a log has one at most.
@@ -97,6 +99,8 @@ struct State {
     /// Since when something has been pending without any proof coming.
     waiting: Option<Instant>,
     wrong_proofs: u32,
+    /// When the latest proven checkpoint was last kept.
+    kept: Option<Instant>,
     contradicts: bool,
     asking: bool,
 }
@@ -124,6 +128,12 @@ impl PeerLogs {
     pub(super) fn to_ask(&self) -> Vec<Arc<PeerLog>> {
         let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         by_key.values().filter(|log| log.begin_asking()).cloned().collect()
+    }
+
+    /// Keeps what is proven of all of them. Blocks shortly.
+    pub(super) fn keep(&self) -> std::io::Result<()> {
+        let all: Vec<_> = self.by_key.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        all.iter().try_for_each(|log| log.keep())
     }
 
     /// Those that contradict themselves.
@@ -231,6 +241,17 @@ impl PeerLog {
         state.waiting = (!state.pending.is_empty()).then(Instant::now);
         state.proven = asked.last().cloned().or_else(|| state.proven.take());
         true
+    }
+
+    /// Whether it is time to [`Self::keep`] what is proven: seldom, since a new file makes the log's next `fdatasync` wait for the
+    /// file system's journal.
+    pub(super) fn is_to_keep(&self) -> bool {
+        let mut state = self.state();
+        let due = state.kept.is_none_or(|kept| kept.elapsed() >= KEEP_EVERY);
+        if due {
+            state.kept = Some(Instant::now());
+        }
+        due
     }
 
     /// Keeps the latest proven checkpoint for the next start. Blocks shortly. A loss is none: an older one proves as much.

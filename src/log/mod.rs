@@ -392,6 +392,13 @@ impl Log {
         proof.map_err(|error| if matches!(error, LogError::Pruned { .. }) { self.shared.pruned(old) } else { error })
     }
 
+    /// For each of these sizes (ascending) but the first, the proof that the tree of the size before is a prefix of its own: much
+    /// less work than one by one where they lie close together. Blocks shortly.
+    pub fn consistency_proofs(&self, sizes: &[u64]) -> Result<Vec<Vec<Hash>>, LogError> {
+        let Some(largest) = sizes.last() else { return Ok(Vec::new()) };
+        self.prove(*largest, |tree| sizes.windows(2).map(|pair| proof::consistency(tree, pair[0], pair[1])).collect())
+    }
+
     /// The root of the tree of the first `size` entries. Blocks shortly.
     pub fn root_at(&self, size: u64) -> Result<Hash, LogError> {
         self.prove(size, |tree| tree.root_of(0, size).map_err(proof::MakeError::Source))
