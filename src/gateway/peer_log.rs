@@ -1,7 +1,7 @@
 //! What this node knows of another node's log: which of its checkpoints it has seen, and whether they are of one history.
 //!
 //! A checkpoint comes with every message of a peer. Its signature is verified once; then it waits, off the hot path, for the peer to
-//! prove it consistent with the last one that was proven ([`follow`]). Two checkpoints of one size with two roots, or a proof that does
+//! prove it consistent with the last one that was proven ([`super::node_log`]). Two checkpoints of one size with two roots, or a proof that does
 //! not hold, are a contradiction: both are kept in the data folder as evidence, written to this node's own log, and the peer is refused
 //! from then on, after a restart too, until somebody who has looked into it removes the file.
 //!
