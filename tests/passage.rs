@@ -223,6 +223,8 @@ enum Lie {
     OtherKind,
     OtherLog,
     RefusalUnshown,
+    FailureWithPayload,
+    FailureThatIsOk,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,6 +258,8 @@ async fn an_answer_without_a_proof_that_holds_is_withheld() {
         (Lie::OtherKind, "PROOF_INVALID"),
         (Lie::OtherLog, "PROOF_INVALID"),
         (Lie::RefusalUnshown, "PROOF_MISSING"),
+        (Lie::FailureWithPayload, "PROOF_INVALID"),
+        (Lie::FailureThatIsOk, "PROOF_INVALID"),
     ] {
         *lie.lock().unwrap() = what;
         let status = probe.unary("x").await.unwrap_err();
@@ -300,6 +304,12 @@ async fn lying(own: &OwnLog, strange: &OwnLog, lie: Lie, asked: &Asked) -> Answe
         Lie::OtherStatus => says.grpc_status = 5,
         Lie::OtherExchange => says.id = Uuid::now_v7(),
         Lie::OtherKind => says.kind = Kind::RequestReceived,
+        // A failure commits to no payload, so none may come with it.
+        Lie::FailureWithPayload | Lie::FailureThatIsOk => {
+            let status = if lie == Lie::FailureWithPayload { 14 } else { 0 };
+            (says.kind, says.outcome, says.grpc_status) = (Kind::Failed, Outcome::Failed, status);
+            says.reason = "BACKEND_UNREACHABLE".into();
+        }
         _ => {}
     }
     let log = if lie == Lie::OtherLog { strange } else { own };
@@ -312,7 +322,10 @@ async fn lying(own: &OwnLog, strange: &OwnLog, lie: Lie, asked: &Asked) -> Answe
         insert(&mut headers, "kopuro-refused", "refused GRANT_MISSING");
         return Answers { headers, ..Answers::default() };
     }
-    insert(&mut trailers, "grpc-status", "0");
+    insert(&mut trailers, "grpc-status", if lie == Lie::FailureWithPayload { "14" } else { "0" });
+    if matches!(lie, Lie::FailureWithPayload | Lie::FailureThatIsOk) {
+        insert(&mut trailers, "kopuro-refused", "failed BACKEND_UNREACHABLE");
+    }
     Answers { headers, body: secret, trailers }
 }
 

@@ -172,7 +172,7 @@ pub(super) async fn follow(
     if let (Side::Consumer, Some(log)) = (exchange.side(), exchange.peer_log.clone()) {
         let request = (&request.totals(), request.progress().is_some());
         let (proof, totals) = (proofs::take(&mut trailers), meter.totals());
-        match proofs::closing(&log, proof.as_ref(), &trailers, &mut exchange, request, &totals) {
+        match proofs::closing(&log, proof.as_ref(), &trailers, &mut exchange, request, (&totals, true)) {
             Ok(Shown::Logged) => {}
             Ok(Shown::NoLog) => trailers = no_log(log.node(), &trailers),
             Err(refusal) => {

@@ -161,7 +161,8 @@ impl Leg {
                 let streamed = matches!(sent, Sent::Stream(_));
                 let request = (&sent.totals(), streamed);
                 let proof = head.headers.get(proofs::PROOF);
-                if proofs::closing(&log, proof, trailers, &mut self.exchange, request, totals)? == Shown::NoLog {
+                if proofs::closing(&log, proof, trailers, &mut self.exchange, request, (totals, false))? == Shown::NoLog
+                {
                     *trailers = forward::no_log(log.node(), trailers);
                     (head.headers, *in_head) = (trailers.clone(), true);
                     (*whole, *totals) = (Whole::default(), Totals::default());

@@ -117,14 +117,15 @@ pub(super) fn received(log: &PeerLog, headers: &HeaderMap, exchange: &mut Exchan
 }
 
 /// The end of an answer: the provider's closing entry, or its refusal, saying what the trailers say and committing to what came.
-/// `proof` stands in the headers of a whole answer, in the trailers of a streamed one.
+/// `proof` stands in the headers of a whole answer, in the trailers of a streamed one. `request` and `response` are what passed, and
+/// whether it is a stream.
 pub(super) fn closing(
     log: &PeerLog,
     proof: Option<&HeaderValue>,
     trailers: &HeaderMap,
     exchange: &mut Exchange,
     request: (&Totals, bool),
-    response: &Totals,
+    response: (&Totals, bool),
 ) -> Result<Shown, Refusal> {
     let said = trailers.get(metadata::REFUSED).and_then(|said| said.to_str().ok()?.split_once(' '));
     let status = trailers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse::<u32>().ok());
@@ -134,6 +135,11 @@ pub(super) fn closing(
     let (proven, checkpoint) = read(log, proof, Code::Internal)?;
     let invalid = |why: String| Refusal::proof_invalid(Code::Internal, log.node(), why);
     let entry = proven.entry();
+    let (response, streamed) = response;
+    // Of these no entry commits to a payload: none may come with them but what has streamed before.
+    if said.is_some() && (status == Some(0) || (response.bytes > 0 && !streamed)) {
+        return Err(invalid("it says that it came to no answer, and answers".into()));
+    }
     let kind = match said {
         None => Kind::ResponseSent,
         Some(("refused", _)) => Kind::Refused,

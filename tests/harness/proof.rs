@@ -29,6 +29,7 @@ pub(crate) struct Says {
     pub(crate) basis: String,
     pub(crate) outcome: Outcome,
     pub(crate) grpc_status: u32,
+    pub(crate) reason: String,
     /// Digests that it commits to.
     pub(crate) digests: Vec<(Slot, [u8; 32])>,
 }
@@ -45,6 +46,7 @@ impl Says {
             basis: String::new(),
             outcome: Outcome::Unspecified,
             grpc_status: 0,
+            reason: String::new(),
             digests: vec![(Slot::RequestDigest, digest(message))],
         }
     }
@@ -69,6 +71,7 @@ impl OwnLog {
         draft.legal_basis.clone_from(&says.basis);
         draft.publication = Publication::Public;
         draft.outcome = says.outcome;
+        draft.reason.clone_from(&says.reason);
         draft.grpc_status = says.grpc_status;
         for (slot, digest) in &says.digests {
             draft.set(*slot, *digest);
