@@ -18,7 +18,7 @@ use super::exchange::{Recorder, unix_ms};
 use super::peer_log::{Contradiction, PeerLog, SIZES};
 use crate::log::entry::{Draft, ExchangeKey, Kind, Publication};
 use crate::log::entry_proof;
-use crate::log::tree::Hash;
+use crate::log::tree::{Hash, concatenated};
 use crate::log::{Log, LogError};
 use crate::proto::kopuro::node::v1::node_log_server::NodeLog;
 use crate::proto::kopuro::node::v1::{ConsistencyProof, ProveConsistencyRequest, ProveConsistencyResponse};
@@ -91,7 +91,7 @@ impl NodeLog for NodeLogService {
                 Status::internal("the log cannot be read")
             }
         })?;
-        let proofs = proofs.iter().map(|hashes| ConsistencyProof { path: written(hashes) }).collect();
+        let proofs = proofs.iter().map(|hashes| ConsistencyProof { path: concatenated(hashes) }).collect();
         Ok(Response::new(ProveConsistencyResponse { proofs }))
     }
 }
@@ -234,8 +234,4 @@ fn tell(gateway: &Gateway, health: &telemetry::Health) {
             some => Condition::Warning(format!("refused, since their logs contradict themselves: {}", some.join(", "))),
         },
     );
-}
-
-fn written(hashes: &[Hash]) -> Bytes {
-    hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into()
 }

@@ -17,7 +17,6 @@
 //! is refused until it has caught up.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +27,7 @@ use crate::log::Checkpoint;
 use crate::log::proof::verify_consistency;
 use crate::log::tree::Hash;
 use crate::trust::directory::Node;
+use crate::trust::file::{self, Access, Existing};
 use crate::trust::identity::Identity;
 use crate::trust::note::Verifier;
 
@@ -257,7 +257,7 @@ impl PeerLog {
     /// Keeps the latest proven checkpoint for the next start. Blocks shortly. A loss is none: an older one proves as much.
     pub(super) fn keep(&self) -> std::io::Result<()> {
         let Some(note) = self.state().proven.as_ref().map(|checkpoint| checkpoint.note.clone()) else { return Ok(()) };
-        write_whole(&self.file.with_extension("checkpoint"), &note, false)
+        keep_file(&self.file.with_extension("checkpoint"), &note)
     }
 
     /// Keeps the two notes of a contradiction. Blocks until they are durable.
@@ -267,7 +267,7 @@ impl PeerLog {
         drop(by_key);
         let log = log.ok_or_else(|| std::io::Error::other("no such log"))?;
         let file = log.file.with_extension("evidence");
-        write_whole(&file, &contradiction.notes.join("\n"), true)?;
+        keep_file(&file, &contradiction.notes.join("\n"))?;
         Ok(file)
     }
 
@@ -323,16 +323,10 @@ impl State {
     }
 }
 
-fn write_whole(path: &Path, text: &str, durable: bool) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    if durable {
-        file.as_file().sync_all()?;
-    }
-    file.persist(path).map_err(|error| error.error)?;
-    if durable { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
+/// In a folder that is made where it is missing.
+fn keep_file(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new(".")))?;
+    file::write(path, text.as_bytes(), Access::Secret, Existing::Replace)
 }
 
 #[cfg(test)]

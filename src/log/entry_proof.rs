@@ -18,7 +18,7 @@ use super::commitment::Opening;
 use super::entry::{Entry, OpenedEntry, Slot};
 use super::hidden::{self, OpenedError};
 use super::proof::{self, ProofError};
-use super::tree::Hash;
+use super::tree::{Hash, concatenated};
 use crate::proto::kopuro::log::v1 as wire;
 
 /// The largest proof taken, in bytes before base64.
@@ -165,10 +165,6 @@ fn opened(index: u64, openings: &[wire::SlotOpening]) -> Result<OpenedEntry, Ent
         slots: opening.slots,
         path: path.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect(),
     })
-}
-
-fn concatenated(hashes: &[Hash]) -> Bytes {
-    hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into()
 }
 
 /// Hashes written one after another.

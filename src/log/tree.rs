@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 /// How many levels of the tree one C2SP tile spans: 256 leaves.
@@ -38,6 +39,11 @@ impl Hash {
         block[33..].copy_from_slice(&right.0);
         Self(Sha256::digest(block).into())
     }
+}
+
+/// Hashes written one after another.
+pub fn concatenated(hashes: &[Hash]) -> Bytes {
+    hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into()
 }
 
 impl fmt::Display for Hash {

@@ -200,6 +200,18 @@ pub fn peer_identity(
     anchors.verify_peer(chain, Usage::Client, now)
 }
 
+/// The whole chain of causes: the outermost of hyper's says only that something failed.
+pub(crate) fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// Why a handshake failed, in words for an operator: rustls prints our reasons as Rust values.
 pub fn explain(error: &std::io::Error) -> String {
     use rustls::CertificateError as Tls;

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use crate::log::tile::{self, Kind, Tile};
-use crate::log::tree::{Hash, RightEdge, TILE_LEAVES};
+use crate::log::tree::{self, Hash, RightEdge, TILE_LEAVES};
 use crate::log::{Log, LogError};
 
 /// A tile's bytes, from the log. Blocks shortly; the tile must be within the log.
 pub(super) fn build(log: &Log, tile: Tile) -> Result<Bytes, LogError> {
     let first = tile.number.checked_mul(TILE_LEAVES).ok_or(LogError::Beyond { asked: u64::MAX, size: 0 })?;
     match tile.kind {
-        Kind::Hashes(level) => Ok(encode(&log.tile_hashes(level, first, tile.width.into())?)),
+        Kind::Hashes(level) => Ok(tree::concatenated(&log.tile_hashes(level, first, tile.width.into())?)),
         Kind::Entries => Ok(bundle(&entries(log, first, tile.width.into())?)),
     }
 }
@@ -19,7 +19,7 @@ pub(super) fn build(log: &Log, tile: Tile) -> Result<Bytes, LogError> {
 pub(super) fn build_pair(log: &Log, bundled: Tile) -> Result<[(Tile, Bytes); 2], LogError> {
     let entries = entries(log, bundled.number * TILE_LEAVES, bundled.width.into())?;
     let hashes: Vec<Hash> = entries.iter().map(|entry| Hash::of_leaf(entry)).collect();
-    Ok([(bundled, bundle(&entries)), (Tile { kind: Kind::Hashes(0), ..bundled }, encode(&hashes))])
+    Ok([(bundled, bundle(&entries)), (Tile { kind: Kind::Hashes(0), ..bundled }, tree::concatenated(&hashes))])
 }
 
 /// Whether these are the bytes of this full tile: by the root over it, which the log has in memory. Not known where the log
@@ -46,7 +46,7 @@ pub(super) fn extend(log: &Log, tile: Tile, published: &Bytes, had: u16) -> Resu
         return Err(LogError::Beyond { asked: first, size: log.checkpoint().size });
     };
     let rest = log.tile_hashes(level, first + u64::from(had), usize::from(tile.width.saturating_sub(had)))?;
-    Ok(encode(&[before, rest].concat()))
+    Ok(tree::concatenated(&[before, rest].concat()))
 }
 
 /// The first `width` of a full tile; none where the bytes are no such tile.
@@ -84,10 +84,6 @@ fn bundle(entries: &[Bytes]) -> Bytes {
     let mut bundle = Vec::with_capacity(entries.iter().map(|entry| 2 + entry.len()).sum());
     entries.iter().for_each(|entry| tile::push_entry(&mut bundle, entry));
     bundle.into()
-}
-
-fn encode(hashes: &[Hash]) -> Bytes {
-    hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into()
 }
 
 #[cfg(test)]

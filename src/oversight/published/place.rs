@@ -26,6 +26,7 @@ use super::PublishedError;
 use crate::log::entry::MAX_ENTRY;
 use crate::log::tile::{Kind, Tile};
 use crate::trust::certificate::read_certificates;
+use crate::trust::tls::reasons;
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(20);
@@ -252,18 +253,6 @@ fn web_client(url: &str, extra_roots: Option<&Path>) -> Result<Web, PublishedErr
     tcp.set_connect_timeout(Some(ATTEMPT / 2));
     let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IN_FLIGHT).build(connector.wrap_connector(tcp)))
-}
-
-/// The whole chain of causes: the outermost of hyper's says only that something failed.
-fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

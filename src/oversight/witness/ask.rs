@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use super::message::{AddCheckpoint, SIZE_TYPE, parse_size};
 use crate::log::{Checkpoint, Log};
 use crate::trust::note::{Note, Signature, Verifier};
+use crate::trust::tls::reasons;
 
 /// No witness has reason to answer with more.
 const MAX_ANSWER: usize = 64 << 10;
@@ -215,16 +216,4 @@ fn words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let shown = text.trim().chars().take(MAX_WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     if shown.is_empty() { "nothing more".into() } else { shown }
-}
-
-/// The whole chain of causes: the outermost of hyper's says only that something failed.
-fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -32,6 +32,7 @@ use super::{Directory, DirectoryError, SignedDirectory};
 use crate::trust::certificate::read_certificates;
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, Verifier};
+use crate::trust::tls::reasons;
 
 /// How long a mirror may take for one file.
 const FETCH_TIME: Duration = Duration::from_secs(15);
@@ -288,18 +289,6 @@ fn web_client(extra_roots: Option<&Path>) -> Result<Web, DirectoryError> {
         .with_no_client_auth();
     let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
     Ok(Client::builder(TokioExecutor::new()).build(connector))
-}
-
-/// The whole chain of causes: the outermost of hyper's says only that something failed.
-fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn fetch_error(mirror: &Mirror, reason: impl Into<String>) -> DirectoryError {
