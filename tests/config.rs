@@ -213,7 +213,7 @@ fn the_examples_load() {
     let grants = config::load_grants(folder.path(), &member(CIVIL)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(grants.len(), 4);
     assert_eq!(grants[3].provider.as_str(), "KG/GOV/70000005/node", "the node itself");
-    assert_eq!(grants[1].publication, Publication::Delayed { days: 90 });
+    assert_eq!(grants[1].publication, Some(Publication::Delayed { days: 90 }));
     // 2028-12-31 is the last day: the grant ends as 2029 begins.
     assert_eq!(grants[0].until_unix_ms, Some(1_861_920_000_000));
     assert_eq!(grants[2].from_unix_ms, Some(1_772_301_600_000));

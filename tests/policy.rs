@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use kopuro::policy::{
-    CallerLimits, Consumer, Denial, Grant, Grants, LegalBasis, Methods, Outbound, Providers, Publication, Rate, Rule,
+    Allowed, CallerLimits, Consumer, Denial, Grant, Grants, LegalBasis, Methods, Outbound, Providers, Publication,
+    Rate, Rule, UnknownPolicy,
 };
 use kopuro::trust::identity::SystemId;
 use proptest::prelude::*;
@@ -30,7 +31,10 @@ fn grant(consumer: &str, names: &[&str], basis: &str) -> Grant {
         from_unix_ms: None,
         until_unix_ms: None,
         rate: None,
-        publication: Publication::Public,
+        publication: None,
+        allowed: Allowed::Everything,
+        unknown: UnknownPolicy::default(),
+        name_withheld: false,
     }
 }
 
@@ -164,7 +168,7 @@ fn a_consumer_must_record_as_strictly_as_the_grant() {
     // From the least strict to the strictest.
     for (at, granted) in classes.iter().enumerate() {
         let mut given = grant("KG/GOV/6/tax", &["*"], "a");
-        given.publication = *granted;
+        given.publication = Some(*granted);
         for (recorded_at, recorded) in classes.iter().enumerate() {
             let checked = given.check_recorded(*recorded);
             assert_eq!(checked.is_ok(), recorded_at >= at, "{recorded} under {granted}");

@@ -13,7 +13,7 @@ use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::document::{ConfigError, Document, Problem, Severity, Step};
-use crate::policy::{Consumer, Grant, LegalBasis, Methods, Providers, Publication, Rate, Rule};
+use crate::policy::{Allowed, Consumer, Grant, LegalBasis, Methods, Providers, Publication, Rate, Rule, UnknownPolicy};
 use crate::trust::identity::{MemberId, SystemId};
 
 /// Reads every `*.toml` of a folder, by name, as this member's grants. A folder that is not there grants nothing.
@@ -259,7 +259,10 @@ impl<'a> EntryReader<'a> {
             from_unix_ms: from?,
             until_unix_ms: until?,
             rate,
-            publication: publication?.unwrap_or_default(),
+            publication: publication?,
+            allowed: Allowed::Everything,
+            unknown: UnknownPolicy::default(),
+            name_withheld: false,
         })
     }
 

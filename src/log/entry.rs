@@ -10,11 +10,18 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::commitment::{self, Opening};
 use super::hidden;
 pub use crate::proto::kopuro::log::v1::{
-    Entry, IndexRange, Kind, OpenedEntry, Outcome, PrivateField, PrivateFields, Publication, Side, Slot,
+    CommittedField, Entry, FurtherField, IndexRange, Kind, OpenedEntry, Outcome, PrivateField, PrivateFields,
+    Publication, Side, Slot, further_field,
 };
 
 /// The largest entry, and the largest private half, in bytes: an entry's length is 16 bits in a C2SP entry bundle.
 pub const MAX_ENTRY: usize = 65_535;
+
+/// The first slot without a name, which holds a [`FurtherField`].
+pub const FIRST_FURTHER: u8 = 9;
+
+/// The most further fields of one entry.
+pub const MAX_FURTHER: u8 = 128;
 
 /// K: 32 random bytes of one exchange, from which the salts of all its entries are derived. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -68,8 +75,10 @@ pub struct Draft {
     pub other_peer_checkpoint: String,
     pub opened: Option<OpenedEntry>,
     pub erased: Vec<IndexRange>,
+    /// SHA-256 of the descriptor set by which the messages were checked.
+    pub schema: Option<[u8; 32]>,
     key: ExchangeKey,
-    private: Vec<(Slot, Zeroizing<Vec<u8>>)>,
+    private: Vec<(u8, Zeroizing<Vec<u8>>)>,
 }
 
 impl Draft {
@@ -94,6 +103,7 @@ impl Draft {
             other_peer_checkpoint: String::new(),
             opened: None,
             erased: Vec::new(),
+            schema: None,
             key: key.clone(),
             private: Vec::new(),
         }
@@ -101,9 +111,21 @@ impl Draft {
 
     /// Commits to a private value. The last one given for a slot counts.
     pub fn set(&mut self, slot: Slot, value: impl Into<Vec<u8>>) -> &mut Self {
+        let slot = slot as u8;
         self.private.retain(|(other, _)| *other != slot);
         self.private.push((slot, Zeroizing::new(value.into())));
         self
+    }
+
+    /// Commits to one more subject or a committed field, in the next slot that has no name; false, and nothing is added,
+    /// when there are [`MAX_FURTHER`] already.
+    pub fn add(&mut self, field: &FurtherField) -> bool {
+        let next = self.private.iter().map(|(slot, _)| slot + 1).fold(FIRST_FURTHER, u8::max);
+        let room = next < FIRST_FURTHER + MAX_FURTHER;
+        if room {
+            self.private.push((next, Zeroizing::new(field.encode_to_vec())));
+        }
+        room
     }
 
     /// Computes the commitment and encodes both halves. Of a delayed or sealed exchange the entry shows its class and the
@@ -121,8 +143,7 @@ impl Draft {
             self.set(Slot::Hidden, hidden);
             open.push(Slot::Hidden as u8);
         }
-        let fields: Vec<(u8, &[u8])> =
-            self.private.iter().map(|(slot, value)| (*slot as u8, value.as_slice())).collect();
+        let fields: Vec<(u8, &[u8])> = self.private.iter().map(|(slot, value)| (*slot, value.as_slice())).collect();
         let (commitment, openings) = commitment::commit(self.key.as_bytes(), &fields, &open);
         let private = encode_private(&self.key, &self.private);
         entry.publication = self.publication.into();
@@ -153,6 +174,7 @@ impl Draft {
             other_peer_checkpoint: take(&mut self.other_peer_checkpoint),
             opened: self.opened.take(),
             erased: take(&mut self.erased),
+            schema: self.schema.take().map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
             ..Entry::default()
         }
     }
@@ -181,16 +203,16 @@ impl std::fmt::Debug for Record {
 }
 
 /// [`PrivateFields`] as protobuf, written here field by field so that no copy is left behind unwiped.
-fn encode_private(key: &ExchangeKey, fields: &[(Slot, Zeroizing<Vec<u8>>)]) -> Zeroizing<Vec<u8>> {
+fn encode_private(key: &ExchangeKey, fields: &[(u8, Zeroizing<Vec<u8>>)]) -> Zeroizing<Vec<u8>> {
     use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-    let inner = |slot: Slot, value: &[u8]| {
-        let number = slot as u64;
+    let inner = |slot: u8, value: &[u8]| {
+        let number = u64::from(slot);
         let slot_len = if number == 0 { 0 } else { key_len(1) + encoded_len_varint(number) };
         let len = value.len() as u64;
         let value_len = if value.is_empty() { 0 } else { key_len(2) + encoded_len_varint(len) + value.len() };
         slot_len + value_len
     };
-    let outer = |(slot, value): &(Slot, Zeroizing<Vec<u8>>)| {
+    let outer = |(slot, value): &(u8, Zeroizing<Vec<u8>>)| {
         let len = inner(*slot, value);
         key_len(2) + encoded_len_varint(len as u64) + len
     };
@@ -203,9 +225,9 @@ fn encode_private(key: &ExchangeKey, fields: &[(Slot, Zeroizing<Vec<u8>>)]) -> Z
     for (slot, value) in fields {
         encode_key(2, WireType::LengthDelimited, &mut *out);
         encode_varint(inner(*slot, value) as u64, &mut *out);
-        if *slot as u64 != 0 {
+        if *slot != 0 {
             encode_key(1, WireType::Varint, &mut *out);
-            encode_varint(*slot as u64, &mut *out);
+            encode_varint(u64::from(*slot), &mut *out);
         }
         if !value.is_empty() {
             encode_key(2, WireType::LengthDelimited, &mut *out);

@@ -1,6 +1,6 @@
 //! A grant: a provider's permission, with its legal basis.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -27,8 +27,54 @@ pub struct Grant {
     pub until_unix_ms: Option<i64>,
     /// How fast; the systems of a granted member share one allowance. None: no limit of its own.
     pub rate: Option<Rate>,
-    /// What of its exchanges is published, and when.
-    pub publication: Publication,
+    /// What of its exchanges is published, and when; none: as the method's type says, or else at once.
+    pub publication: Option<Publication>,
+    /// Which fields of the responses may cross.
+    pub allowed: Allowed,
+    /// What becomes of fields that the types do not know.
+    pub unknown: UnknownPolicy,
+    /// Whether the caller is told the names of withheld fields, besides their number.
+    pub name_withheld: bool,
+}
+
+/// Which fields of responses a grant lets through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Allowed {
+    /// All of them.
+    #[default]
+    Everything,
+    /// These, by method: paths as in `google.protobuf.FieldMask`, `person.surname`; of a method that is not named, nothing.
+    /// `*` is the whole message.
+    Fields(BTreeMap<String, BTreeSet<String>>),
+    /// Those that are annotated with none but these categories.
+    Categories(BTreeSet<String>),
+}
+
+/// What becomes of fields that a message's type does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnknownFields {
+    /// The message is refused.
+    Refuse,
+    /// They are dropped.
+    Strip,
+    /// They cross.
+    Pass,
+}
+
+/// The same for both directions of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnknownPolicy {
+    /// Of requests.
+    pub request: UnknownFields,
+    /// Of responses.
+    pub response: UnknownFields,
+}
+
+impl Default for UnknownPolicy {
+    /// What a caller sends beyond the types is refused; what a back-end answers beyond them does not cross.
+    fn default() -> Self {
+        Self { request: UnknownFields::Refuse, response: UnknownFields::Strip }
+    }
 }
 
 /// To whom a grant is given.
@@ -136,11 +182,8 @@ impl Grant {
     /// That the consumer's node has recorded its side under a class that shows nothing sooner than this grant's: its
     /// opening entry was made before the grant was known.
     pub fn check_recorded(&self, recorded: Publication) -> Result<(), Denial> {
-        if recorded.is_as_strict_as(&self.publication) {
-            Ok(())
-        } else {
-            Err(Denial::PublicationTooOpen { recorded, granted: self.publication })
-        }
+        let granted = self.publication.unwrap_or_default();
+        if recorded.is_as_strict_as(&granted) { Ok(()) } else { Err(Denial::PublicationTooOpen { recorded, granted }) }
     }
 
     /// Whether it holds at this time.

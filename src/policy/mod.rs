@@ -12,7 +12,7 @@ mod outbound;
 use std::time::Duration;
 
 pub use callers::CallerLimits;
-pub use grant::{Consumer, Grant, LegalBasis, Methods, Publication, Rate};
+pub use grant::{Allowed, Consumer, Grant, LegalBasis, Methods, Publication, Rate, UnknownFields, UnknownPolicy};
 pub use grants::Grants;
 pub use outbound::{Outbound, Providers, Rule};
 

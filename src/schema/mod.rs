@@ -7,8 +7,10 @@
 //! A service whose set is missing, damaged or lacks it is left out and named in [`Catalogue::problems`]: one member's
 //! mistake must not take the other members' services away.
 
+pub mod annotations;
 mod catalogue;
 mod files;
+pub mod plan;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract};

@@ -66,7 +66,7 @@ fn grant_json(grant: &Grant) -> Value {
         Methods::All => vec!["*"],
         Methods::Named(names) => names.iter().map(String::as_str).collect(),
     };
-    let publication = match grant.publication {
+    let publication = match grant.publication.unwrap_or_default() {
         Publication::Public => json!({ "class": "public" }),
         Publication::Delayed { days } => json!({ "class": "delayed", "days": days }),
         Publication::Sealed => json!({ "class": "sealed" }),

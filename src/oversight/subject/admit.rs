@@ -67,7 +67,7 @@ impl SubjectService {
         match &permitted {
             Ok(grant) => {
                 draft.legal_basis.clone_from(&grant.legal_basis.code);
-                class = class.stricter(grant.publication);
+                class = class.stricter(grant.publication.unwrap_or_default());
             }
             Err(refused) => {
                 draft.outcome = Outcome::Refused;
