@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use super::annotations::MethodAnnotations;
-use super::{SchemaError, digest};
-use crate::policy::Publication;
+use super::annotations::{self, MethodAnnotations};
+use super::plan::{Allow, Plan, PlanOptions};
+use super::{SchemaError, decode_set, digest};
+use crate::policy::{Publication, UnknownFields};
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
 
@@ -75,7 +76,7 @@ impl Catalogue {
     pub fn new(offers: impl IntoIterator<Item = ServiceOffer>, sets: &HashMap<[u8; 32], Bytes>) -> Self {
         let mut catalogue = Builder { sets, pools: HashMap::new(), services: HashMap::new(), problems: Vec::new() };
         for offer in offers {
-            if let Err(problem) = catalogue.add(&offer) {
+            for problem in catalogue.add(&offer).err().unwrap_or_default() {
                 // A bad set is one problem, however many services name it.
                 if !catalogue.problems.contains(&problem) {
                     catalogue.problems.push(problem);
@@ -189,29 +190,32 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn add(&mut self, offered: &ServiceOffer) -> Result<(), SchemaError> {
+    fn add(&mut self, offered: &ServiceOffer) -> Result<(), Vec<SchemaError>> {
         let (service, provider) = (&offered.service, &offered.provider);
         let Some(bytes) = self.sets.get(&offered.descriptors) else {
-            return Err(SchemaError::MissingSet {
+            return Err(vec![SchemaError::MissingSet {
                 service: service.clone(),
                 provider: provider.clone(),
                 digest: hex::encode(offered.descriptors),
-            });
+            }]);
         };
-        let pool =
-            self.pools.entry(offered.descriptors).or_insert_with(|| decode(&offered.descriptors, bytes)).clone()?;
-        let Some(descriptor) = pool.get_service_by_name(service) else {
-            return Err(SchemaError::ServiceAbsent {
+        let pool = self.pools.entry(offered.descriptors).or_insert_with(|| decode(&offered.descriptors, bytes)).clone();
+        let Some(descriptor) = pool.map_err(|error| vec![error])?.get_service_by_name(service) else {
+            return Err(vec![SchemaError::ServiceAbsent {
                 service: service.clone(),
                 provider: provider.clone(),
                 digest: hex::encode(offered.descriptors),
-            });
+            }]);
         };
+        let problems = check_service(&descriptor, provider);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         let methods: HashMap<Box<str>, Arc<Method>> =
             descriptor.methods().map(|method| (method.name().into(), Arc::new(Method::new(method)))).collect();
 
         if let Some(known) = self.services.get(service.as_str()) {
-            check_against(known, provider, &methods)?;
+            check_against(known, provider, &methods).map_err(|error| vec![error])?;
         }
         let entry = self.services.entry(service.as_str().into()).or_insert_with(|| Service {
             name: service.as_str().into(),
@@ -231,8 +235,32 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    DescriptorPool::decode(bytes.clone())
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), reason: error.to_string() })
+    decode_set(bytes).map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), error })
+}
+
+/// What is wrong with a service's types: its annotations, and rules, masks or limits for which no plan can be made. A service
+/// whose types cannot be held to is not served.
+pub fn check_service(service: &ServiceDescriptor, provider: &SystemId) -> Vec<SchemaError> {
+    let name = || service.full_name().to_owned();
+    let annotated = annotations::check(service).into_iter().map(|error| SchemaError::Annotation {
+        service: name(),
+        provider: provider.clone(),
+        error,
+    });
+    let mut problems: Vec<SchemaError> = annotated.collect();
+    if !problems.is_empty() {
+        return problems;
+    }
+    for method in service.methods() {
+        let options = |rules| PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules };
+        for (message, rules) in [(method.input(), true), (method.output(), false)] {
+            if let Err(error) = Plan::compile(&message, &options(rules)) {
+                let (method, provider) = (method.name().to_owned(), provider.clone());
+                problems.push(SchemaError::Plan { service: name(), method, provider, error });
+            }
+        }
+    }
+    problems
 }
 
 /// A further provider must stream every method it shares with the earlier ones as they do.

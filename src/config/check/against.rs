@@ -9,13 +9,10 @@ use crate::config::document::{Problem, Severity, Step};
 use crate::config::grants::Placed;
 use crate::oversight::subject;
 use crate::policy::{Consumer, Grant, Methods, Providers, Rule};
-use crate::schema::{Catalogue, ServiceOffer};
+use crate::schema::{Catalogue, MAX_SET_BYTES, ServiceOffer};
 use crate::trust::directory::Directory;
 use crate::trust::identity::{MemberId, SystemId};
 use crate::trust::note::Signer;
-
-/// Far more than any service's types.
-const LARGEST_SET: u64 = 64 << 20;
 
 /// This node must be in the directory, with the log key that it has.
 pub(super) fn check_this_node(
@@ -53,8 +50,8 @@ pub(super) fn read_catalogue(config: &NodeConfig, directory: &Directory, problem
         let file = folder.join(format!("{}.binpb", hex::encode(digest)));
         // One that is not there is the catalogue's to tell.
         let Ok(size) = std::fs::metadata(&file).map(|metadata| metadata.len()) else { continue };
-        let bytes = if size > LARGEST_SET {
-            Err(format!("has {size} bytes, more than {LARGEST_SET}"))
+        let bytes = if size > MAX_SET_BYTES {
+            Err(format!("has {size} bytes, more than {MAX_SET_BYTES}"))
         } else {
             std::fs::read(&file).map_err(|error| format!("cannot be read: {error}"))
         };
@@ -68,8 +65,7 @@ pub(super) fn read_catalogue(config: &NodeConfig, directory: &Directory, problem
     }
     let catalogue = Catalogue::new(directory.services.iter().map(ServiceOffer::from), &sets);
     for problem in catalogue.problems() {
-        let remedy = format!("put the set that the directory names in {}", folder.display());
-        problems.push(config.problem(&field, problem.to_string(), remedy).with(Severity::Mismatch));
+        problems.push(config.problem(&field, problem.to_string(), problem.remedy(folder)).with(Severity::Mismatch));
     }
     catalogue
 }

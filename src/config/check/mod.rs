@@ -123,13 +123,19 @@ fn inspect(
     let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
 
     let mut catalogue = Catalogue::default();
+    let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
         against::check_this_node(config, directory, signer.as_ref(), &mut problems);
-        catalogue = against::read_catalogue(config, directory, &mut problems);
+        catalogue = against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
         let facts = against::Facts { directory, catalogue: &catalogue };
         facts.check_grants(&grants, &mut problems);
         facts.check_outbound(&rules, &mut problems);
         facts.check_backends(config, &mut problems);
+        let was_known = previous.map(|previous| {
+            move |grant: &Grant| previous.left_out.contains(grant) || previous.grants.iter().any(|known| known == grant)
+        });
+        let was_known = was_known.as_ref().map(|known| known as &dyn Fn(&Grant) -> bool);
+        (in_force, left_out) = facts.fitting(grants, was_known, &mut problems);
     }
     let anchors = own.as_ref().map(|own| Arc::clone(&own.anchors));
     let backends = local::read_backends(config, anchors.as_ref(), &mut problems);
@@ -137,7 +143,6 @@ fn inspect(
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     let broken = problems.first().is_some_and(|worst| worst.severity == Severity::Error);
     let (Some(own), Some(directory), false) = (own, directory, broken) else { return Err(ConfigError { problems }) };
-    let grants = grants.into_iter().map(|placed| placed.value).collect();
     Ok(Loaded {
         credentials: own.credentials,
         anchors: own.anchors,
@@ -146,9 +151,10 @@ fn inspect(
         directory: Arc::new(directory.directory.clone()),
         catalogue: Arc::new(catalogue),
         grants: Arc::new(match previous {
-            Some(previous) => previous.grants.succeeded_by(grants),
-            None => Grants::new(grants),
+            Some(previous) => previous.grants.succeeded_by(in_force),
+            None => Grants::new(in_force),
         }),
+        left_out,
         outbound: Arc::new(Outbound::new(rules.into_iter().map(|placed| placed.value).collect())),
         backends,
         warnings: problems,
