@@ -38,6 +38,7 @@ mod refusals;
 mod reload;
 mod retention;
 mod same_member;
+mod schema_breaking;
 mod services;
 mod subject_access;
 mod telemetry;

@@ -8,6 +8,7 @@
 //! mistake must not take the other members' services away.
 
 pub mod annotations;
+pub mod breaking;
 mod catalogue;
 mod files;
 pub mod plan;
