@@ -10,6 +10,7 @@ mod log;
 mod monitor;
 mod node;
 mod pki;
+mod schema;
 mod trusted;
 mod witness;
 
@@ -37,6 +38,8 @@ enum Command {
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
     Directory(directory::Args),
+    /// The types of services, as a register
+    Schema(schema::Args),
     /// Cosign the checkpoints of logs, as an independent body
     Witness(witness::Args),
 }
@@ -51,6 +54,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
+        Command::Schema(args) => Ok(schema::run(args)),
         Command::Witness(args) => witness::run(args),
     }
 }

@@ -12,6 +12,7 @@ pub mod breaking;
 mod catalogue;
 mod files;
 pub mod plan;
+pub mod set;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract};

@@ -130,7 +130,8 @@ impl Judge<'_> {
 }
 
 impl Place {
-    fn of(file: &FileDescriptor, path: &[i32], name: &str) -> Self {
+    /// Of an element of a file, by its path in the descriptor.
+    pub fn of(file: &FileDescriptor, path: &[i32], name: &str) -> Self {
         let info = file.file_descriptor_proto().source_code_info.as_ref();
         let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));
         let line = location.and_then(|location| u32::try_from(*location.span.first()?).ok()?.checked_add(1));
