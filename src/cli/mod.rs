@@ -7,6 +7,7 @@ mod connect;
 pub mod demo;
 mod directory;
 mod log;
+mod manual;
 mod monitor;
 mod node;
 mod pki;
@@ -42,6 +43,10 @@ enum Command {
     Schema(schema::Args),
     /// Cosign the checkpoints of logs, as an independent body
     Witness(witness::Args),
+    /// Print completions for a shell
+    Completions(manual::Completions),
+    /// Write manual pages
+    Manual(manual::Manual),
 }
 
 /// Runs the command; the error is what to tell the person who gave it.
@@ -56,5 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Directory(args) => directory::run(args),
         Command::Schema(args) => Ok(schema::run(args)),
         Command::Witness(args) => witness::run(args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Manual(args) => manual::manual(&args),
     }
 }

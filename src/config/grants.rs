@@ -13,6 +13,7 @@ use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::document::{ConfigError, Document, Problem, Severity, Step};
+use crate::policy::grant::is_code;
 use crate::policy::{Allowed, Consumer, Grant, LegalBasis, Methods, Providers, Publication, Rate, Rule, UnknownPolicy};
 use crate::trust::identity::{MemberId, SystemId};
 
@@ -415,11 +416,6 @@ fn unix_ms(text: &str, bound: Bound) -> Option<i64> {
         Err(_) => OffsetDateTime::parse(&text.replacen(' ', "T", 1), &Rfc3339).ok()?,
     };
     i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
-}
-
-fn is_code(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 fn is_service(name: &str) -> bool {

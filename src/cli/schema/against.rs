@@ -8,7 +8,7 @@ use prost_reflect::DescriptorPool;
 use super::register::Register;
 use super::report::{self, Finding};
 use super::source::{self, Source};
-use crate::schema::breaking::{Told, breaking};
+use crate::schema::breaking::{Break, breaking};
 use crate::schema::extract;
 use crate::trust::identity::SystemId;
 
@@ -36,8 +36,9 @@ pub(super) fn path(
 /// What `services` of `new` break of what a register has: of these services, whoever offers them, and of others of the
 /// same packages.
 ///
-/// Two providers may be one version apart in either direction, so another provider's version counts only if neither can
-/// be the newer one. Without `provider` every offer is taken for an older version of this one.
+/// Two providers may be one version apart in either direction: of another provider's version buf's rules count only if
+/// neither can be the newer one. What is annotated counts in any case: it must not depend on who is asked. Without
+/// `provider` every offer is taken for an older version of this one.
 pub(super) fn register(
     register: &Register,
     new: &source::Types,
@@ -45,7 +46,7 @@ pub(super) fn register(
     provider: Option<&SystemId>,
 ) -> anyhow::Result<Vec<Finding>> {
     let packages: BTreeSet<&str> = services.iter().map(|name| package(name)).collect();
-    // One comparison for each set, however many services name it: which of ours it has, which others, and whose it is.
+    // One comparison for each set, however many services name it.
     let mut sets: BTreeMap<[u8; 32], Offers<'_>> = BTreeMap::new();
     for offer in &register.directory.services {
         if packages.contains(package(&offer.name)) {
@@ -55,28 +56,26 @@ pub(super) fn register(
             offers.providers.insert(&offer.provider);
         }
     }
-    if sets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ours: Vec<&str> = services.iter().map(String::as_str).collect();
-    let new = read_part(&new.bytes, &ours)?;
     let mut findings = Vec::new();
     for (key, offers) in sets {
-        let (bytes, _) = register.pool(&key)?;
-        let is_ours = provider.is_none_or(|provider| offers.providers.contains(provider));
         let partly = offers.same.is_empty();
-        let names: Vec<&str> = if partly { &offers.others } else { &offers.same }.iter().copied().collect();
-        let old = read_part(&bytes, &names)?;
+        let theirs: Vec<&str> = if partly { &offers.others } else { &offers.same }.iter().copied().collect();
+        let touched = |name: &&str| theirs.iter().any(|their| package(their) == package(name));
+        let ours: Vec<&str> = services.iter().map(String::as_str).filter(touched).collect();
+        let (bytes, _) = register.pool(&key)?;
+        let (old, new) = (read_part(&bytes, &theirs)?, read_part(&new.bytes, &ours)?);
+
         let mut found = breaking(&old, &new);
-        if !is_ours && !found.is_empty() && breaking(&new, &old).is_empty() {
-            found = Told::default();
+        let is_ours = provider.is_none_or(|provider| offers.providers.contains(provider));
+        if !is_ours && breaking(&new, &old).list.iter().all(Break::is_annotation) {
+            found.list.retain(Break::is_annotation);
         }
         if partly {
             // Another part of the package: what it defines alone was not deleted.
             found.list.retain(|found| !found.rule.starts_with("PACKAGE_"));
         }
         let whose: Vec<&str> = offers.providers.iter().map(|provider| provider.as_str()).collect();
-        let name = format!("{} of {} ({})", names.join(", "), whose.join(", "), &hex::encode(key)[..12]);
+        let name = format!("{} of {} ({})", theirs.join(", "), whose.join(", "), &hex::encode(key)[..12]);
         findings.extend(report::breaks(found, Some(&name)));
     }
     Ok(findings)

@@ -11,6 +11,7 @@ use super::against;
 use super::report::{self, Finding};
 use super::source::{self, Source};
 use crate::policy::UnknownFields;
+use crate::schema::annotations::{self, AnnotationError};
 use crate::schema::breaking::Place;
 use crate::schema::plan::{Allow, Plan, PlanOptions};
 use crate::trust::identity::SystemId;
@@ -79,18 +80,61 @@ pub(super) fn services_of(pool: &DescriptorPool, wanted: &[String]) -> anyhow::R
     Ok(if wanted.is_empty() { all } else { wanted.to_vec() })
 }
 
-/// What is wrong with the types by themselves.
+/// What is wrong with the types by themselves. Of a library, which has no service, the annotations of all its messages.
 pub(super) fn problems(pool: &DescriptorPool, services: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut add = |finding: Finding| {
+        // Services share types.
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    };
+    if services.is_empty() {
+        annotations::check_set(pool).iter().map(|error| annotation(pool, error)).for_each(&mut add);
+    }
     for service in services.iter().filter_map(|name| pool.get_service_by_name(name)) {
-        plans(&service, &mut findings);
+        annotations::check(&service).iter().map(|error| annotation(pool, error)).for_each(&mut add);
+        plans(&service).into_iter().for_each(&mut add);
     }
     findings
 }
 
+fn annotation(pool: &DescriptorPool, error: &AnnotationError) -> Finding {
+    use AnnotationError as Wrong;
+    let (element, what) = (element(error), error.to_string());
+    let rule = match error {
+        Wrong::Definition { .. } => "ANNOTATION_DEFINITION",
+        Wrong::Undefined { .. } => "ANNOTATION_UNDEFINED",
+        Wrong::SubjectType { .. } => "ANNOTATION_SUBJECT",
+        Wrong::CommitType { .. } => "ANNOTATION_COMMIT",
+        Wrong::Category { .. } => "ANNOTATION_CATEGORY",
+        Wrong::Purpose { .. } => "ANNOTATION_PURPOSES",
+        Wrong::Publication { .. } => "ANNOTATION_PUBLICATION",
+        Wrong::Body { .. } => "ANNOTATION_BODY",
+    };
+    match element.and_then(|name| Some((Place::find(pool, name)?, name))) {
+        // The text begins with the element, as the place does.
+        Some((place, name)) => Finding::at(rule, place, what.trim_start_matches(name).trim_start().to_owned()),
+        None => Finding::of_set(rule, what),
+    }
+}
+
+fn element(error: &AnnotationError) -> Option<&str> {
+    match error {
+        AnnotationError::Definition { .. } => None,
+        AnnotationError::Undefined { element, .. } => Some(element),
+        AnnotationError::SubjectType { field, .. }
+        | AnnotationError::CommitType { field, .. }
+        | AnnotationError::Category { field, .. } => Some(field),
+        AnnotationError::Purpose { method, .. } | AnnotationError::Publication { method, .. } => Some(method),
+        AnnotationError::Body { service, .. } => Some(service),
+    }
+}
+
 /// A node refuses a service whose messages it cannot check.
-fn plans(service: &ServiceDescriptor, findings: &mut Vec<Finding>) {
+fn plans(service: &ServiceDescriptor) -> Vec<Finding> {
     let options = PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules: true };
+    let mut findings = Vec::new();
     for method in service.methods() {
         for message in [method.input(), method.output()] {
             if let Err(error) = Plan::compile(&message, &options) {
@@ -99,4 +143,5 @@ fn plans(service: &ServiceDescriptor, findings: &mut Vec<Finding>) {
             }
         }
     }
+    findings
 }

@@ -1,5 +1,6 @@
 //! What was found, for people and as JSON.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -113,8 +114,15 @@ pub(super) fn print(findings: &[Finding]) -> ExitCode {
 
 /// Prints JSON.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    text(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Prints what may be long. Who reads only its beginning (`| head`) has what they want.
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 impl std::fmt::Display for Added {

@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else if shown.is_empty() {
         println!("there is no service in it");
     } else {
-        shown.iter().for_each(print);
+        report::text(&shown.iter().map(text).collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -191,29 +191,27 @@ fn shown_field(field: &FieldDescriptor) -> Field {
     Field { number: field.number(), r#type, name: field.name().to_owned(), subject, category, commit }
 }
 
-fn print(service: &Service) {
-    println!("service {}", service.name);
-    println!("  body {}", service.body.as_deref().unwrap_or("not named"));
+/// For people.
+fn text(service: &Service) -> String {
+    let mut lines = vec![
+        format!("service {}", service.name),
+        format!("  body {}", service.body.as_deref().unwrap_or("not named").escape_debug()),
+    ];
     for method in &service.methods {
         let stream = |streams: bool| if streams { "stream " } else { "" };
-        println!(
-            "\n  {}({}{}) -> {}{}",
-            method.name,
-            stream(method.request_streams),
-            method.request,
-            stream(method.response_streams),
-            method.response
-        );
-        let purposes =
-            if method.purposes.is_empty() { "any that a grant has".into() } else { method.purposes.join(", ") };
-        println!("    purposes    {}", purposes.escape_debug());
-        println!("    publication {}", method.publication.as_deref().unwrap_or("public").escape_debug());
+        let (request, response) = (stream(method.request_streams), stream(method.response_streams));
+        lines.push(format!("\n  {}({request}{}) -> {response}{}", method.name, method.request, method.response));
+        let any = || "any that a grant has".to_owned();
+        let purposes = if method.purposes.is_empty() { any() } else { method.purposes.join(", ") };
+        lines.push(format!("    purposes    {}", purposes.escape_debug()));
+        let publication = method.publication.as_deref().unwrap_or("public");
+        lines.push(format!("    publication {}", publication.escape_debug()));
         if method.idempotency_level != "IDEMPOTENCY_UNKNOWN" {
-            println!("    {}", method.idempotency_level);
+            lines.push(format!("    {}", method.idempotency_level));
         }
     }
     for message in &service.messages {
-        println!("\nmessage {}", message.name);
+        lines.push(format!("\nmessage {}", message.name));
         for field in &message.fields {
             let said = [
                 field.subject.then(|| "subject".to_owned()),
@@ -222,12 +220,13 @@ fn print(service: &Service) {
             ];
             let said: Vec<String> = said.into_iter().flatten().collect();
             let line = format!("  {:>5}  {} {}", field.number, field.r#type, field.name);
-            println!("{}", format!("{line:<56} {}", said.join(", ")).trim_end());
+            lines.push(format!("{line:<56} {}", said.join(", ")).trim_end().to_owned());
         }
     }
     for of in &service.enums {
-        println!("\nenum {}", of.name);
-        of.values.iter().for_each(|(name, number)| println!("  {number:>5}  {name}"));
+        lines.push(format!("\nenum {}", of.name));
+        lines.extend(of.values.iter().map(|(name, number)| format!("  {number:>5}  {name}")));
     }
-    println!();
+    lines.push("\n".to_owned());
+    lines.join("\n")
 }

@@ -63,13 +63,22 @@ pub(super) fn read(source: &Source) -> anyhow::Result<Result<Types, Vec<Finding>
     if !protos.is_empty() {
         match compile(&protos, &includes) {
             Ok(compiled) => set.extend(compiled),
-            Err(error) => return Ok(Err(vec![Finding::at_source("PROTO", &format!("{error:?}"))])),
+            Err(error) => return Ok(Err(vec![Finding::at_source("PROTO", &words(&error))])),
         }
     }
     Ok(match set::read(&set) {
         Ok(pool) => Ok(Types { bytes: set.into(), pool }),
         Err(faults) => Err(faults.iter().map(|fault| Finding::of_set(fault.rule(), fault.to_string())).collect()),
     })
+}
+
+/// The compiler's words, with its place in the source. It knows no editions and says so only in the parser's terms.
+fn words(error: &protox::Error) -> String {
+    let said = format!("{error:?}");
+    if error.is_parse() && said.ends_with("but found 'edition'") {
+        return format!("{said}: editions are not understood here: write syntax = \"proto3\" or \"proto2\"");
+    }
+    said
 }
 
 /// A set by itself, as a directory names it.

@@ -52,6 +52,13 @@ pub struct Break {
     pub what: String,
 }
 
+impl Break {
+    /// Whether it is of an annotation, and nothing on the wire.
+    pub fn is_annotation(&self) -> bool {
+        self.rule.starts_with("KOPURO_")
+    }
+}
+
 /// Something that only the new version has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addition {
@@ -136,6 +143,29 @@ impl Place {
         let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));
         let line = location.and_then(|location| u32::try_from(*location.span.first()?).ok()?.checked_add(1));
         Self { file: file.name().to_owned(), line, name: name.to_owned() }
+    }
+}
+
+impl Place {
+    /// Of the service, method, message, field or oneof of this full name.
+    pub fn find(pool: &DescriptorPool, name: &str) -> Option<Self> {
+        if let Some(service) = pool.get_service_by_name(name) {
+            return Some(Self::of(&service.parent_file(), service.path(), name));
+        }
+        if let Some(message) = pool.get_message_by_name(name) {
+            return Some(Self::of(&message.parent_file(), message.path(), name));
+        }
+        let (outer, last) = name.rsplit_once('.')?;
+        if let Some(service) = pool.get_service_by_name(outer) {
+            let method = service.methods().find(|method| method.name() == last)?;
+            return Some(Self::of(&service.parent_file(), method.path(), name));
+        }
+        let message = pool.get_message_by_name(outer)?;
+        if let Some(field) = message.get_field_by_name(last) {
+            return Some(Self::of(&message.parent_file(), field.path(), name));
+        }
+        let oneof = message.oneofs().find(|oneof| oneof.name() == last)?;
+        Some(Self::of(&message.parent_file(), oneof.path(), name))
     }
 }
 
