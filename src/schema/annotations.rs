@@ -48,15 +48,16 @@ pub struct MethodAnnotations {
 impl FieldAnnotations {
     /// Of a field.
     pub fn of(field: &FieldDescriptor) -> Self {
-        Self::read(&field.options())
+        Self::of_options(&field.options())
     }
 
     /// Of an extension (proto2, editions).
     pub fn of_extension(extension: &ExtensionDescriptor) -> Self {
-        Self::read(&extension.options())
+        Self::of_options(&extension.options())
     }
 
-    fn read(options: &DynamicMessage) -> Self {
+    /// Of a field or an extension, from its `google.protobuf.FieldOptions`.
+    pub fn of_options(options: &DynamicMessage) -> Self {
         Self {
             subject: extension(options, "subject").and_then(|value| value.as_bool()).unwrap_or_default(),
             category: extension(options, "category").and_then(|value| Some(value.as_str()?.to_owned())),
