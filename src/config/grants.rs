@@ -13,8 +13,8 @@ use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::document::{ConfigError, Document, Problem, Severity, Step};
-use crate::policy::grant::is_code;
 use crate::policy::{Allowed, Consumer, Grant, LegalBasis, Methods, Providers, Publication, Rate, Rule, UnknownPolicy};
+use crate::trust::directory::is_purpose_code;
 use crate::trust::identity::{MemberId, SystemId};
 
 /// Reads every `*.toml` of a folder, by name, as this member's grants. A folder that is not there grants nothing.
@@ -281,7 +281,7 @@ impl<'a> EntryReader<'a> {
         let service = if entry.service == "*" { Some(None) } else { self.service(entry.service).map(Some) };
         let methods = self.methods(entry.methods);
         let purpose = match entry.purpose {
-            Some(code) if !is_code(&code) => {
+            Some(code) if !is_purpose_code(&code) => {
                 self.problem("purpose", format!("{code:?} is not a legal basis code"), CODE_REMEDY);
                 None
             }
@@ -344,7 +344,7 @@ impl<'a> EntryReader<'a> {
 
     fn legal_basis(&mut self, entry: BasisEntry) -> Option<LegalBasis> {
         let steps = |field| [Step::Key("legal_basis"), Step::Key(field)];
-        if !is_code(&entry.code) {
+        if !is_purpose_code(&entry.code) {
             let what = format!("{:?} is not a code", entry.code);
             self.problems.push(self.place.problem(&steps("code"), what, CODE_REMEDY));
             return None;

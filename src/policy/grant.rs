@@ -104,12 +104,6 @@ pub struct LegalBasis {
     pub text: String,
 }
 
-/// Whether this can be the code of a legal basis: 1 to 64 of `A-Z a-z 0-9 . _ -`.
-pub fn is_code(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-}
-
 /// Calls per second, with bursts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {

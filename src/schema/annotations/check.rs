@@ -8,6 +8,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Ref
 
 use super::{CORE_CATEGORIES, FieldAnnotations, MethodAnnotations, body_of};
 use crate::policy::Publication;
+use crate::trust::directory::is_purpose_code;
 use crate::trust::identity::MemberId;
 
 /// Our extensions: name, number, of what, scalar type, whether repeated.
@@ -169,7 +170,7 @@ impl Checker {
             let said = MethodAnnotations::of(&method);
             let name = || method.full_name().to_owned();
             for (index, code) in said.purposes.iter().enumerate() {
-                if !crate::policy::grant::is_code(code) || said.purposes[..index].contains(code) {
+                if !is_purpose_code(code) || said.purposes[..index].contains(code) {
                     self.errors.push(AnnotationError::Purpose { method: name(), code: code.clone() });
                 }
             }
