@@ -41,6 +41,7 @@ mod retention;
 mod same_member;
 mod schema;
 mod schema_breaking;
+mod schema_neighbours;
 mod services;
 mod subject_access;
 mod telemetry;

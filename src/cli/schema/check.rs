@@ -13,7 +13,7 @@ use super::source::{self, Source};
 use crate::policy::UnknownFields;
 use crate::schema::annotations::{self, AnnotationError};
 use crate::schema::breaking::Place;
-use crate::schema::plan::{Allow, Plan, PlanOptions};
+use crate::schema::plan::{Allow, Plan, PlanError, PlanOptions};
 use crate::trust::identity::SystemId;
 
 #[derive(Debug, clap::Args)]
@@ -138,6 +138,10 @@ fn plans(service: &ServiceDescriptor) -> Vec<Finding> {
     for method in service.methods() {
         for message in [method.input(), method.output()] {
             if let Err(error) = Plan::compile(&message, &options) {
+                // These are told with their place already.
+                if matches!(error, PlanError::WrongAnnotation { .. } | PlanError::WrongCategory { .. }) {
+                    continue;
+                }
                 let place = Place::of(&method.parent_file(), method.path(), method.full_name());
                 findings.push(Finding::at("PLAN", place, error.to_string()));
             }
