@@ -22,7 +22,7 @@ fn filled(message: &MessageDescriptor, choices: &mut impl Iterator<Item = u8>, d
             continue;
         }
         let mut one = || value(&field, choices, depth);
-        let value = if field.is_list() { Value::List((0..choice % 3).map(|_| one()).collect()) } else { one() };
+        let value = if field.is_list() { Value::List((0..=choice % 3).map(|_| one()).collect()) } else { one() };
         filled.set_field(&field, value);
     }
     filled
@@ -37,10 +37,8 @@ fn value(field: &FieldDescriptor, choices: &mut impl Iterator<Item = u8>, depth:
         Kind::Bool => Value::Bool(true),
         Kind::Double => Value::F64(f64::from(choice) + 0.5),
         Kind::Fixed32 => Value::U32(u32::from(choice) + 1),
-        Kind::Enum(of) => {
-            let numbers: Vec<i32> = of.values().map(|value| value.number()).collect();
-            Value::EnumNumber(numbers[usize::from(choice) % numbers.len()])
-        }
+        // Also numbers that the enum does not have: it is open.
+        Kind::Enum(_) => Value::EnumNumber(i32::from(choice) + 1),
         Kind::Message(of) if depth < 3 => Value::Message(filled(&of, choices, depth + 1)),
         Kind::Message(of) => Value::Message(DynamicMessage::new(of)),
         other => unreachable!("{other:?} is not generated"),
