@@ -283,3 +283,46 @@ fn a_set_is_shown_and_two_are_compared() {
     assert_eq!(told["added"][0]["line"], 18);
     assert_eq!(told["breaking"][0]["rule"], "FIELD_SAME_NAME");
 }
+
+/// Runs `docs/schemas.md`: writes its files and runs its commands, in their order.
+#[test]
+fn the_documents_commands_do_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_kopuro")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut said = String::new();
+    let (mut key, mut commands) = (String::new(), 0);
+    for block in include_str!("../docs/schemas.md").split("\n```").collect::<Vec<_>>().chunks_exact(2) {
+        let [before, block] = block else { unreachable!() };
+        let (language, body) = block.split_once('\n').unwrap();
+        let mark = before.lines().last().unwrap();
+        if let Some(name) = mark.strip_prefix("<!-- file: ").and_then(|name| name.strip_suffix(" -->")) {
+            let file = folder.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, format!("{}\n", body.replace("ombudsman+…", key.trim()))).unwrap();
+            continue;
+        }
+        assert_eq!(language, "sh", "{body}");
+        commands += 1;
+        let mut shell = std::process::Command::new("bash");
+        let output = shell.args(["-euo", "pipefail", "-c", body]).env("PATH", &path).current_dir(folder.path());
+        let output = output.output().unwrap();
+        let expected = if mark == "<!-- refused -->" { 1 } else { 0 };
+        said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{body}\n{said}");
+        if body.contains("keygen") {
+            key.clone_from(&said);
+        }
+        if expected == 1 {
+            // As the document prints it, but for digests.
+            let text = include_str!("../docs/schemas.md");
+            let printed =
+                text.lines().filter(|line| line.starts_with("      kg/deeds/") || line.contains("    breaks what"));
+            for line in printed.map(|line| line.trim().split(" (…)").next().unwrap()) {
+                assert!(said.contains(line), "{line}: {said}");
+            }
+        }
+    }
+    assert_eq!(commands, 6);
+    assert!(said.contains("kg.deeds.v1.Deeds\n") && said.contains("kg.deeds.v2.Deeds\n"), "{said}");
+}

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kopuro::proto::DESCRIPTORS;
 use kopuro::schema::breaking::{Break, added, breaking};
+use kopuro::schema::set;
 use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::DescriptorPool;
@@ -334,6 +335,25 @@ proptest! {
     fn adding_never_breaks((old, new) in neighbours()) {
         let found = breaking(&pool(&old), &pool(&new));
         prop_assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn damaged_sets_are_refused_or_compared(
+        file in types(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let whole = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        let mut damaged = whole.clone();
+        for (at, byte) in damage {
+            damaged[at.index(whole.len())] = byte;
+        }
+        let whole = set::read(&whole).unwrap();
+        if let Ok(damaged) = set::read(&damaged) {
+            breaking(&whole, &damaged);
+            added(&damaged, &whole);
+            prop_assert!(breaking(&damaged, &damaged).is_empty());
+            prop_assert!(added(&damaged, &damaged).is_empty());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use super::{SchemaError, digest};
+use super::{SchemaError, digest, set};
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
 
@@ -214,8 +214,10 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    DescriptorPool::decode(bytes.clone())
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), reason: error.to_string() })
+    set::read(bytes).map_err(|faults| {
+        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        SchemaError::BadSet { digest: hex::encode(expected), reason: reasons.join("; ") }
+    })
 }
 
 /// A further provider must stream every method it shares with the earlier ones as they do.

@@ -8,7 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 use prost_reflect::DescriptorPool;
-use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    UninterpretedOption,
+};
 
 /// Most bytes of a set. A large ministry's services with all their comments are some hundred kilobytes.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -95,7 +99,7 @@ pub fn read(bytes: &[u8]) -> Result<DescriptorPool, Vec<SetFault>> {
     if set.file.len() > MAX_FILES {
         return Err(vec![SetFault::TooManyFiles(set.file.len())]);
     }
-    let elements = set.file.iter().map(|file| Counted::of(file).elements).sum();
+    let elements = set.file.iter().map(|file| Survey::of(file).elements).sum();
     if elements > MAX_ELEMENTS {
         return Err(vec![SetFault::TooManyElements(elements)]);
     }
@@ -104,7 +108,23 @@ pub fn read(bytes: &[u8]) -> Result<DescriptorPool, Vec<SetFault>> {
         faults.truncate(MAX_FAULTS);
         return Err(faults);
     }
-    DescriptorPool::decode(bytes).map_err(|error| vec![SetFault::Contradiction(format!("{error:?}"))])
+    let pool = DescriptorPool::decode(bytes).map_err(|error| vec![SetFault::Contradiction(format!("{error:?}"))])?;
+    match extended_twice(&pool) {
+        None => Ok(pool),
+        Some(what) => Err(vec![SetFault::Contradiction(what)]),
+    }
+}
+
+/// Two extensions of one message with one number.
+fn extended_twice(pool: &DescriptorPool) -> Option<String> {
+    let mut seen = HashMap::new();
+    pool.all_extensions().find_map(|extension| {
+        let key = (extension.containing_message().full_name().to_owned(), extension.number());
+        let name = extension.full_name().to_owned();
+        let file = extension.parent_file();
+        let what = format!("{}: {name} extends {} with the number {} of", file.name(), key.0, key.1);
+        seen.insert(key, name).map(|other| format!("{what} {other}"))
+    })
 }
 
 fn faults(files: &[FileDescriptorProto]) -> Vec<SetFault> {
@@ -117,12 +137,12 @@ fn faults(files: &[FileDescriptorProto]) -> Vec<SetFault> {
         if file.syntax() == "editions" {
             faults.push(SetFault::Edition(file.name().to_owned()));
         }
-        let is_path = !file.name().is_empty() && !file.name().chars().any(|c| c.is_control() || c == '\\');
-        let counted = Counted::of(file);
-        let wrong = counted.wrong.or_else(|| (!is_path).then_some(file.name()));
-        if let Some(name) = wrong {
-            faults.push(SetFault::Name { file: file.name().escape_debug().to_string(), name: name.to_owned() });
+        // What is told on a terminal must be safe to print.
+        let name = file.name().escape_debug().to_string();
+        if file.name().is_empty() || name != file.name() {
+            faults.push(SetFault::Name { file: name.clone(), name: file.name().to_owned() });
         }
+        Survey::of(file).faults(&name, &mut faults);
     }
     for file in files {
         for import in file.dependency.iter().filter(|import| !by_name.contains_key(import.as_str())) {
@@ -160,108 +180,111 @@ fn circle<'a>(files: &'a [FileDescriptorProto], by_name: &HashMap<&str, &'a File
     None
 }
 
-/// How much a file defines, and the first name in it that is none.
+/// How much a file defines, and the first that no compiler would have written.
 #[derive(Default)]
-struct Counted<'a> {
+struct Survey<'a> {
     elements: usize,
-    wrong: Option<&'a str>,
+    /// A name that is none.
+    misnamed: Option<&'a str>,
+    /// Whose options a compiler has left as they were spelt.
+    unread: Option<&'a str>,
+    /// A map's entry that is none.
+    entry: Option<&'a str>,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> Survey<'a> {
     fn of(file: &'a FileDescriptorProto) -> Self {
-        let mut counted = Self::default();
+        let mut survey = Self::default();
         if !file.package().is_empty() {
-            file.package().split('.').for_each(|part| counted.name(part));
+            file.package().split('.').for_each(|part| survey.name(part));
         }
+        survey.options(file.name(), file.options.as_ref().map(|options| &options.uninterpreted_option));
         // Nested at most a hundred deep: prost decodes no deeper.
-        file.message_type.iter().for_each(|message| counted.message(message));
-        file.enum_type.iter().for_each(|of| counted.list(of));
-        file.extension.iter().for_each(|field| counted.name(field.name()));
+        file.message_type.iter().for_each(|message| survey.message(message));
+        file.enum_type.iter().for_each(|of| survey.list(of));
+        file.extension.iter().for_each(|field| survey.field(field));
         for service in &file.service {
-            counted.name(service.name());
-            service.method.iter().for_each(|method| counted.name(method.name()));
+            survey.name(service.name());
+            survey.options(service.name(), service.options.as_ref().map(|options| &options.uninterpreted_option));
+            for method in &service.method {
+                survey.name(method.name());
+                survey.options(method.name(), method.options.as_ref().map(|options| &options.uninterpreted_option));
+            }
         }
-        counted
+        survey
     }
 
     fn message(&mut self, message: &'a DescriptorProto) {
         self.name(message.name());
-        message.field.iter().chain(&message.extension).for_each(|field| self.name(field.name()));
-        message.oneof_decl.iter().for_each(|oneof| self.name(oneof.name()));
+        message.field.iter().chain(&message.extension).for_each(|field| self.field(field));
+        for oneof in &message.oneof_decl {
+            self.name(oneof.name());
+            self.options(oneof.name(), oneof.options.as_ref().map(|options| &options.uninterpreted_option));
+        }
+        for range in &message.extension_range {
+            self.options(message.name(), range.options.as_ref().map(|options| &options.uninterpreted_option));
+        }
+        self.options(message.name(), message.options.as_ref().map(|options| &options.uninterpreted_option));
         message.nested_type.iter().for_each(|inner| self.message(inner));
         message.enum_type.iter().for_each(|of| self.list(of));
+        if message.options.as_ref().is_some_and(|options| options.map_entry()) && !is_entry(message) {
+            self.entry.get_or_insert_with(|| message.name());
+        }
+    }
+
+    fn field(&mut self, field: &'a FieldDescriptorProto) {
+        self.name(field.name());
+        self.options(field.name(), field.options.as_ref().map(|options| &options.uninterpreted_option));
     }
 
     fn list(&mut self, of: &'a EnumDescriptorProto) {
         self.name(of.name());
-        of.value.iter().for_each(|value| self.name(value.name()));
+        self.options(of.name(), of.options.as_ref().map(|options| &options.uninterpreted_option));
+        for value in &of.value {
+            self.name(value.name());
+            self.options(value.name(), value.options.as_ref().map(|options| &options.uninterpreted_option));
+        }
     }
 
     fn name(&mut self, name: &'a str) {
         self.elements += 1;
         let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if self.wrong.is_none() && !(begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
-            self.wrong = Some(name);
+        if !(begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
+            self.misnamed.get_or_insert(name);
         }
     }
+
+    fn options(&mut self, name: &'a str, left: Option<&Vec<UninterpretedOption>>) {
+        if left.is_some_and(|left| !left.is_empty()) {
+            self.unread.get_or_insert(name);
+        }
+    }
+
+    fn faults(&self, file: &str, faults: &mut Vec<SetFault>) {
+        if let Some(name) = self.misnamed {
+            faults.push(SetFault::Name { file: file.to_owned(), name: name.to_owned() });
+        }
+        if let Some(name) = self.unread {
+            let what = format!("{file}: the options of {name} were never resolved: compile it whole");
+            faults.push(SetFault::Contradiction(what));
+        }
+        if let Some(name) = self.entry {
+            let what = format!("{file}: {name} is said to be a map's entry, and has no key 1 and value 2 as one has");
+            faults.push(SetFault::Contradiction(what));
+        }
+    }
+}
+
+/// A key and a value, single, and nothing else; a key is an integer, a string or a bool.
+fn is_entry(message: &DescriptorProto) -> bool {
+    let [key, value] = &message.field[..] else { return false };
+    let is_single = |field: &FieldDescriptorProto, number| {
+        field.number() == number && field.label() == Label::Optional && field.oneof_index.is_none()
+    };
+    let no_key =
+        matches!(key.r#type(), Type::Double | Type::Float | Type::Bytes | Type::Message | Type::Group | Type::Enum);
+    is_single(key, 1) && is_single(value, 2) && !no_key && message.nested_type.is_empty()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(name: &str, imports: &[&str]) -> FileDescriptorProto {
-        FileDescriptorProto {
-            name: Some(name.into()),
-            package: Some("t.v1".into()),
-            syntax: Some("proto3".into()),
-            dependency: imports.iter().map(|import| (*import).to_owned()).collect(),
-            ..Default::default()
-        }
-    }
-
-    fn message(name: &str) -> DescriptorProto {
-        DescriptorProto { name: Some(name.into()), ..Default::default() }
-    }
-
-    fn faults_of(file: Vec<FileDescriptorProto>) -> Vec<&'static str> {
-        let faults = read(&FileDescriptorSet { file }.encode_to_vec()).err().unwrap_or_default();
-        faults.iter().map(SetFault::rule).collect()
-    }
-
-    #[test]
-    fn hostile_sets_are_told_apart() {
-        assert_eq!(faults_of(vec![file("a", &["b"]), file("b", &[])]), [""; 0]);
-        assert_eq!(faults_of(vec![]), ["SET_UNREADABLE"]);
-        assert_eq!(read(b"\xff\xff").unwrap_err()[0].rule(), "SET_UNREADABLE");
-        assert_eq!(read(&vec![0; MAX_BYTES + 1]).unwrap_err(), [SetFault::TooLarge(MAX_BYTES + 1)]);
-        assert_eq!(faults_of(vec![file("a", &[]); MAX_FILES + 1]), ["SET_TOO_LARGE"]);
-        assert_eq!(faults_of(vec![file("a", &[]), file("a", &[])]), ["SET_FILE_TWICE"]);
-        assert_eq!(faults_of(vec![file("a", &["b", "c"])]), ["SET_IMPORT_MISSING"; 2]);
-        assert_eq!(faults_of(vec![file("a", &["a"])]), ["SET_IMPORT_CIRCLE"]);
-        assert_eq!(faults_of(vec![file("a", &["b"]), file("b", &["c"]), file("c", &["a"])]), ["SET_IMPORT_CIRCLE"]);
-        assert_eq!(
-            faults_of(vec![FileDescriptorProto { syntax: Some("editions".into()), ..file("a", &[]) }]),
-            ["SET_EDITION"]
-        );
-        for name in ["", "a b", "a\u{1b}[2J", "ы", "1a"] {
-            let file = FileDescriptorProto { message_type: vec![message(name)], ..file("a", &[]) };
-            assert_eq!(faults_of(vec![file]), ["SET_NAME"], "{name:?}");
-        }
-        assert_eq!(faults_of(vec![file("a\n", &[])]), ["SET_NAME"]);
-        let twice = FileDescriptorProto { message_type: vec![message("M"), message("M")], ..file("a", &[]) };
-        assert_eq!(faults_of(vec![twice]), ["SET_CONTRADICTORY"]);
-        let many = FileDescriptorProto { message_type: vec![message("M"); MAX_ELEMENTS], ..file("a", &[]) };
-        assert_eq!(faults_of(vec![many]), ["SET_TOO_LARGE"]);
-    }
-
-    #[test]
-    fn a_long_chain_of_imports_is_no_circle_and_no_deep_stack() {
-        let name = |at: usize| format!("f{at}");
-        let chain = (0..MAX_FILES).map(|at| match at {
-            0 => file(&name(0), &[]),
-            at => file(&name(at), &[&name(at - 1)]),
-        });
-        assert_eq!(faults_of(chain.rev().collect()), [""; 0]);
-    }
-}
+mod tests;

@@ -59,10 +59,10 @@ def judge(buf, folder, before, after):
             file = folder / side / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(body)
-            if "kopuro/options" in body:
-                options = folder / side / "kopuro/options/v1/options.proto"
-                options.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / "proto/kopuro/options/v1/options.proto", options)
+            for import_ in ("kopuro/options/v1/options.proto", "buf/validate/validate.proto"):
+                if f'import "{import_}"' in body:
+                    (folder / side / import_).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(ROOT / "proto" / import_, folder / side / import_)
         (folder / side / "buf.yaml").write_text(CONFIG)
     answer = subprocess.run([buf, "breaking", "after", "--against", "before", "--error-format", "json"], cwd=folder,
                             capture_output=True, text=True, env={**os.environ, "BUF_CACHE_DIR": str(folder / "cache")})

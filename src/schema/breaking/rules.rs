@@ -17,20 +17,16 @@ const LOWER: [&str; 6] = ["min_len", "min_bytes", "min_items", "min_pairs", "gt"
 const MAX_DEPTH: usize = 8;
 
 pub(super) fn field(judge: &mut Judge<'_>, before: &Field, after: &Field) {
-    let (old, new) = (before.options(), after.options());
-    let changes = stricter(option(&old, "buf.validate.field"), option(&new, "buf.validate.field"));
-    for what in changes {
+    for what in stricter(&before.options(), &after.options(), "buf.validate.field") {
         judge.add(RULE, &after.file(), after.path(), after.full_name(), what);
     }
 }
 
 pub(super) fn message(judge: &mut Judge<'_>, before: &MessageDescriptor, after: &MessageDescriptor) {
-    let (old, new) = (before.options(), after.options());
-    let mut changes = stricter(option(&old, "buf.validate.message"), option(&new, "buf.validate.message"));
+    let mut changes = stricter(&before.options(), &after.options(), "buf.validate.message");
     for oneof in after.oneofs().filter(|oneof| !oneof.is_synthetic()) {
         if let Some(old) = before.oneofs().find(|old| old.name() == oneof.name()) {
-            let (old, new) = (old.options(), oneof.options());
-            changes.extend(stricter(option(&old, "buf.validate.oneof"), option(&new, "buf.validate.oneof")));
+            changes.extend(stricter(&old.options(), &oneof.options(), "buf.validate.oneof"));
         }
     }
     for what in changes {
@@ -47,10 +43,10 @@ fn option(options: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
     Some(options.get_extension(&extension).as_message()?.clone())
 }
 
-fn stricter(old: Option<DynamicMessage>, new: Option<DynamicMessage>) -> Vec<String> {
+fn stricter(old: &DynamicMessage, new: &DynamicMessage, name: &str) -> Vec<String> {
     let mut found = Vec::new();
-    if let Some(new) = new {
-        compare(old.as_ref(), &new, "", 0, &mut found);
+    if let Some(new) = option(new, name) {
+        compare(option(old, name).as_ref(), &new, "", 0, &mut found);
     }
     found
 }
