@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::schema::{annotations, decode_set};
+use crate::schema::{annotations, set};
 use crate::trust::directory::{Directory, DirectoryError, SignedDirectory};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
@@ -357,7 +357,10 @@ fn set_name(digest: &[u8; 32]) -> String {
 }
 
 fn check_service(bytes: &[u8], service: &str) -> Result<(), String> {
-    let pool = decode_set(bytes).map_err(|error| format!("the descriptor set {error}"))?;
+    let pool = set::read(bytes).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        format!("not a descriptor set that can be used: {}", faults.join("; "))
+    })?;
     match pool.get_service_by_name(service) {
         Some(found) => match annotations::check(&found).first() {
             None => Ok(()),

@@ -8,7 +8,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::annotations::{self, MethodAnnotations};
 use super::plan::{Allow, Plan, PlanOptions};
-use super::{SchemaError, decode_set, digest};
+use super::{SchemaError, digest, set};
 use crate::policy::{Publication, UnknownFields};
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
@@ -38,7 +38,7 @@ pub struct Catalogue {
 }
 
 /// A service and who offers it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service {
     name: Arc<str>,
     offers: Vec<Offer>,
@@ -46,12 +46,14 @@ pub struct Service {
 }
 
 /// One system's version of a service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Offer {
     /// The system that offers it.
     pub provider: SystemId,
     /// The service in this system's descriptor set.
     pub descriptor: ServiceDescriptor,
+    /// SHA-256 of that set.
+    pub schema: [u8; 32],
     methods: HashMap<Box<str>, Arc<Method>>,
 }
 
@@ -85,6 +87,31 @@ impl Catalogue {
         }
         let services = catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
         Self { services, problems: catalogue.problems }
+    }
+
+    /// For services of the directory whose types are missing here, those that were known before: a mistake in a new set must not
+    /// take away what worked. Which ones.
+    pub fn keep(&mut self, previous: &Self, listed: &[directory::Service]) -> Vec<(String, SystemId)> {
+        let mut kept = Vec::new();
+        for directory::Service { name, provider, .. } in listed {
+            let known = self.services.get(name.as_str());
+            if known.is_some_and(|service| service.offer(provider).is_some()) {
+                continue;
+            }
+            let Some(offer) = previous.service(name).and_then(|service| service.offer(provider)) else { continue };
+            let mut service = match known {
+                Some(known) if check_against(known, provider, &offer.methods).is_err() => continue,
+                Some(known) => Service::clone(known),
+                None => Service { name: name.as_str().into(), offers: Vec::new(), methods: HashMap::new() },
+            };
+            for (name, method) in &offer.methods {
+                service.methods.entry(name.clone()).or_insert_with(|| method.clone());
+            }
+            service.offers.push(offer.clone());
+            self.services.insert(name.as_str().into(), Arc::new(service));
+            kept.push((name.clone(), provider.clone()));
+        }
+        kept
     }
 
     /// The catalogue of a directory.
@@ -225,7 +252,7 @@ impl Builder<'_> {
         for (name, method) in &methods {
             entry.methods.entry(name.clone()).or_insert_with(|| method.clone());
         }
-        entry.offers.push(Offer { provider: provider.clone(), descriptor, methods });
+        entry.offers.push(Offer { provider: provider.clone(), descriptor, schema: offered.descriptors, methods });
         Ok(())
     }
 }
@@ -235,7 +262,10 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    decode_set(bytes).map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), error })
+    set::read(bytes).map_err(|faults| {
+        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        SchemaError::BadSet { digest: hex::encode(expected), reason: reasons.join("; ") }
+    })
 }
 
 /// What is wrong with a service's types: its annotations, and rules, masks or limits for which no plan can be made. A service

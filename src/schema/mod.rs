@@ -8,17 +8,17 @@
 //! mistake must not take the other members' services away.
 
 pub mod annotations;
+pub mod breaking;
 mod catalogue;
 mod files;
 mod granted;
 pub mod plan;
 pub mod rules;
-mod set;
+pub mod set;
 
 pub use catalogue::check_service;
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract};
-pub use set::{MAX_FILES, MAX_MEMBERS, MAX_NESTING, MAX_SET_BYTES, MAX_TYPES, SetError, decode_set};
 
 use crate::trust::identity::SystemId;
 
@@ -47,12 +47,12 @@ pub enum SchemaError {
         found: String,
     },
     /// The bytes are no valid, complete `google.protobuf.FileDescriptorSet`.
-    #[error("descriptor set {digest} {error}")]
+    #[error("descriptor set {digest}: {reason}")]
     BadSet {
         /// SHA-256 of the set, hexadecimal.
         digest: String,
         /// What is wrong.
-        error: SetError,
+        reason: String,
     },
     /// The service's annotations say what cannot be meant.
     #[error("{service} of {provider}: {error}")]
@@ -115,9 +115,7 @@ impl SchemaError {
     /// What to do about it, for an operator: with the folder where descriptor sets lie.
     pub fn remedy(&self, folder: &std::path::Path) -> String {
         match self {
-            Self::MissingSet { .. }
-            | Self::DigestMismatch { .. }
-            | Self::BadSet { error: SetError::Malformed(_), .. } => {
+            Self::MissingSet { .. } | Self::DigestMismatch { .. } => {
                 format!("put the set that the directory names in {}", folder.display())
             }
             _ => "have the service's author correct its types, and the council list the new set".to_owned(),

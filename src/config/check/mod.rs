@@ -2,6 +2,7 @@
 
 mod against;
 mod local;
+mod typed;
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -16,7 +17,7 @@ use time::OffsetDateTime;
 use super::document::{ConfigError, Problem, Severity, Step};
 use super::grants::{read_grants, read_outbound};
 use super::{Endpoint, NodeConfig};
-use crate::policy::{Grants, Outbound};
+use crate::policy::{Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::{Directory, SignedDirectory, Source};
@@ -45,6 +46,8 @@ pub struct Loaded {
     pub catalogue: Arc<Catalogue>,
     /// What others may call here.
     pub grants: Arc<Grants>,
+    /// Grants that are in the files and not in force: what they allow does not fit the directory or the types.
+    pub left_out: Vec<Grant>,
     /// What own systems may call.
     pub outbound: Arc<Outbound>,
     /// Own systems, and where they listen.
@@ -126,7 +129,8 @@ fn inspect(
     let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
         against::check_this_node(config, directory, signer.as_ref(), &mut problems);
-        catalogue = against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
+        catalogue =
+            against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
         let facts = against::Facts { directory, catalogue: &catalogue };
         facts.check_grants(&grants, &mut problems);
         facts.check_outbound(&rules, &mut problems);

@@ -54,7 +54,8 @@ impl Facts<'_> {
             }
             return problems;
         }
-        let Some(offer) = self.catalogue.service(&grant.service).and_then(|service| service.offer(&grant.provider)) else {
+        let Some(offer) = self.catalogue.service(&grant.service).and_then(|service| service.offer(&grant.provider))
+        else {
             return problems;
         };
         let mut methods: Vec<_> =
@@ -64,7 +65,8 @@ impl Facts<'_> {
             let name = method.descriptor.name();
             let purposes = &method.annotations.purposes;
             if !purposes.is_empty() && !purposes.contains(code) {
-                let what = format!("{name} may not be called on the basis {code}: its purposes are {}", purposes.join(", "));
+                let what =
+                    format!("{name} may not be called on the basis {code}: its purposes are {}", purposes.join(", "));
                 problems.push(placed.mismatch_at(&basis, what, "name one of them, or remove the method"));
             }
             let annotated = method.publication(None);

@@ -39,18 +39,6 @@ pub enum AnnotationError {
         /// How it is defined.
         expected: String,
     },
-    /// Another option has the number of an annotation.
-    #[error("{name} has the number {number} of {extended}, which is {ours}'s: give it another number")]
-    Clash {
-        /// The other option.
-        name: String,
-        /// The number.
-        number: u32,
-        /// The options that it extends.
-        extended: String,
-        /// Whose number it is.
-        ours: String,
-    },
     /// An element has an annotation that the set does not define, so that nobody could read it.
     #[error("{element} has the option {number}, which the set does not define: compile it with its imports")]
     Undefined {
@@ -145,7 +133,6 @@ impl Checker {
     fn new(pool: &DescriptorPool) -> Self {
         let mut checker = Self { seen: HashSet::new(), errors: Vec::new() };
         checker.definitions(pool);
-        checker.clashes(pool);
         checker
     }
 
@@ -161,29 +148,6 @@ impl Checker {
             let found = said(found.number(), found.is_list(), &found.kind(), extended.full_name());
             if found != expected {
                 self.errors.push(AnnotationError::Definition { name: name.to_owned(), found, expected });
-            }
-        }
-    }
-
-    /// Where two options have one number, nobody knows which of them is meant.
-    fn clashes(&mut self, pool: &DescriptorPool) {
-        for extension in pool.all_extensions() {
-            let (number, extended) = (extension.number(), extension.containing_message());
-            let ours = match extended.full_name() {
-                "google.protobuf.FieldOptions" | "google.protobuf.MessageOptions" | "google.protobuf.OneofOptions"
-                    if number == BUF_VALIDATE && extension.package_name() != "buf.validate" =>
-                {
-                    "buf.validate".to_owned()
-                }
-                full_name => {
-                    let ours = DEFINED.iter().find(|(_, ours, extendee, ..)| *ours == number && *extendee == full_name);
-                    let Some((name, ..)) = ours else { continue };
-                    format!("kopuro.options.v1.{name}")
-                }
-            };
-            if extension.full_name() != ours {
-                let (name, extended) = (extension.full_name().to_owned(), extended.full_name().to_owned());
-                self.errors.push(AnnotationError::Clash { name, number, extended, ours });
             }
         }
     }
