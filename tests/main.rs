@@ -45,5 +45,6 @@ mod schema_neighbours;
 mod services;
 mod subject_access;
 mod telemetry;
+mod typing_config;
 mod witness;
 mod witness_process;
