@@ -6,6 +6,7 @@ mod call;
 mod connect;
 pub mod demo;
 mod directory;
+mod doctor;
 mod log;
 mod manual;
 mod monitor;
@@ -26,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Run a ministry's node, or check its configuration
     Node(node::Args),
+    /// Say what ails a node, and what to do
+    Doctor(doctor::Args),
     /// Start four ministries with synthetic data and show them exchange
     Demo(demo::Args),
     /// Call a service through a node by hand
@@ -50,6 +53,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
     match cli.command {
         Command::Node(args) => node::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
         Command::Log(args) => log::run(*args),
