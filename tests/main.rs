@@ -24,6 +24,7 @@ mod log_private;
 mod log_refuses;
 mod log_support;
 mod log_tree;
+mod mistakes;
 mod monitor;
 mod node_kill;
 mod opening;
