@@ -327,7 +327,7 @@ fn a_certificate_is_renewed_with_its_names_when_its_end_is_near() {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
     assert!(!folder.join("node.pem.new").exists() && !folder.join("node.key.new").exists());
-    kopuro::trust::tls::Credentials::load(&folder.join("node.pem"), &folder.join("node.key")).unwrap();
+    Credentials::load(&folder.join("node.pem"), &folder.join("node.key")).unwrap();
     assert!(
         fail(folder, &["pki", "renew", "--ca", &ca, "--certificate", "none.pem", "--key", "node.key"])
             .contains("none.pem")
