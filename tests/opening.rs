@@ -167,7 +167,8 @@ async fn files(entries: usize) -> Vec<OpeningFile> {
         let proof = log.inclusion_proof(index, log.checkpoint().size).unwrap();
         let slots = [Slot::Subject, Slot::User, Slot::RequestDigest, Slot::Hidden];
         for slot in &slots[..if index % 3 == 2 { 4 } else { 3 }] {
-            let file = OpeningFile::new(index, &entry, &private.clone().unwrap(), &[*slot], &proof, log.checkpoint());
+            let file =
+                OpeningFile::new(index, &entry, &private.clone().unwrap(), &[*slot as u8], &proof, log.checkpoint());
             files.push(file.unwrap());
         }
     }

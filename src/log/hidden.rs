@@ -11,7 +11,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::commitment::{self, Opening};
-use super::entry::{Entry, MAX_ENTRY, OpenedEntry, Publication, Slot};
+use super::entry::{Entry, FIRST_FURTHER, MAX_ENTRY, OpenedEntry, Publication, Slot};
 use super::proof::ProofError;
 use super::tree::Hash;
 
@@ -189,12 +189,43 @@ impl<'p> Private<'p> {
 
     /// The value of a slot.
     pub fn value(&self, slot: Slot) -> Option<&'p [u8]> {
-        self.fields.iter().rev().find(|(number, _)| *number == slot as u8).map(|(_, value)| *value)
+        self.value_at(slot as u8)
+    }
+
+    /// Everybody whom the entry names as a subject, with the slot that does: SLOT_SUBJECT and further ones, ascending.
+    pub fn subjects(&self) -> Vec<(u8, &'p [u8])> {
+        let subject = |(slot, value): &(u8, &'p [u8])| match *slot {
+            slot if slot == Slot::Subject as u8 => Some((slot, *value)),
+            slot if slot >= FIRST_FURTHER => Some((slot, further_subject(value)?)),
+            _ => None,
+        };
+        let mut subjects: Vec<_> = self.fields.iter().filter_map(subject).collect();
+        subjects.sort_unstable_by_key(|(slot, _)| *slot);
+        subjects
+    }
+
+    /// The value of a slot by its number, further ones included.
+    pub fn value_at(&self, slot: u8) -> Option<&'p [u8]> {
+        self.fields.iter().rev().find(|(number, _)| *number == slot).map(|(_, value)| *value)
+    }
+
+    /// Numbers of the further slots that have a value, ascending.
+    pub fn further(&self) -> Vec<u8> {
+        let mut further: Vec<u8> =
+            self.fields.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= FIRST_FURTHER).collect();
+        further.sort_unstable();
+        further.dedup();
+        further
     }
 
     /// What opens a slot; none where it has no value.
     pub fn open(&self, slot: Slot) -> Option<Opening> {
-        Opening::new(self.key, &self.fields, slot as u8)
+        self.open_at(slot as u8)
+    }
+
+    /// The same of a slot by its number.
+    pub fn open_at(&self, slot: u8) -> Option<Opening> {
+        Opening::new(self.key, &self.fields, slot)
     }
 }
 
@@ -202,6 +233,19 @@ impl std::fmt::Debug for Private<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Private(…)")
     }
+}
+
+/// The subject in an encoded FurtherField, where it holds one. Of a oneof the last field counts.
+fn further_subject(mut bytes: &[u8]) -> Option<&[u8]> {
+    let mut subject = None;
+    while !bytes.is_empty() {
+        match field(&mut bytes)? {
+            (1, Value::Bytes(value)) => subject = Some(value),
+            (2, Value::Bytes(_)) | (3, Value::Number(_)) => subject = None,
+            _ => {}
+        }
+    }
+    subject
 }
 
 /// A protobuf field's value, as far as anybody here cares.
