@@ -26,7 +26,8 @@ pub const MAX_FURTHER: u8 = 128;
 /// What a private value takes besides its bytes: tags, lengths, number of the slot.
 const SLOT_OVERHEAD: usize = 16;
 
-/// K: 32 random bytes of one exchange, from which the salts of all its entries are derived. Wiped when dropped.
+/// K: 32 random bytes of one exchange, from which the salts of its entries are derived; those with further fields have each a key
+/// of their own. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ExchangeKey([u8; 32]);
 
@@ -85,7 +86,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A draft with nothing but what every entry has; the key is the exchange's own, the same in all its entries.
+    /// A draft with nothing but what every entry has; the key is the exchange's own.
     pub fn new(kind: Kind, exchange_id: Uuid, time_unix_ms: i64, key: &ExchangeKey) -> Self {
         Self {
             kind,
@@ -131,6 +132,11 @@ impl Draft {
         let next = self.private.iter().map(|(slot, _)| slot + 1).fold(FIRST_FURTHER, u8::max);
         if next >= FIRST_FURTHER + MAX_FURTHER || self.takes() + SLOT_OVERHEAD + field.len() > MAX_ENTRY {
             return Err(field);
+        }
+        if next == FIRST_FURTHER {
+            // Entries of one exchange hold different persons in the same further slot: with the same key it had the same salt,
+            // and whoever were shown one, and the neighbour of the other, could guess the other.
+            self.key = ExchangeKey::generate();
         }
         self.private.push((next, field));
         Ok(())

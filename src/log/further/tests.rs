@@ -94,6 +94,26 @@ fn each_subject_is_told_once_over_request_and_response() {
 }
 
 #[test]
+fn no_two_entries_with_further_fields_share_their_salts() {
+    let key = ExchangeKey::generate();
+    let mut further = FurtherFields::new(&key);
+    (0..200).for_each(|n| further.subject(Direction::Request, &number(n)));
+    let mut opens = opening(&key);
+    let mut drafts = further.fill(&mut opens);
+    further.subject(Direction::Response, &number(200));
+    let mut closes = opening(&key);
+    closes.kind = Kind::ResponseSent;
+    drafts.extend(further.fill(&mut closes));
+    drafts.extend([opens, closes]);
+    assert_eq!(drafts.len(), 3);
+    let salts = drafts.into_iter().map(|draft| {
+        let record = draft.seal();
+        crate::log::hidden::Private::read(&record.private).unwrap().open_at(FIRST_FURTHER).unwrap().salt
+    });
+    assert_eq!(salts.collect::<BTreeSet<_>>().len(), 3);
+}
+
+#[test]
 fn a_long_stream_is_told_as_it_runs_and_its_memory_is_bounded() {
     let key = ExchangeKey::generate();
     let (mut further, mut told, of) = (FurtherFields::new(&key), Told::default(), opening(&key));
