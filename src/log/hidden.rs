@@ -11,7 +11,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::commitment::{self, Opening};
-use super::entry::{Entry, FIRST_FURTHER, MAX_ENTRY, OpenedEntry, Publication, Slot};
+use super::entry::{Entry, FIRST_FURTHER, MAX_ENTRY, MAX_FURTHER, OpenedEntry, Publication, Slot};
 use super::proof::ProofError;
 use super::tree::Hash;
 
@@ -194,14 +194,10 @@ impl<'p> Private<'p> {
 
     /// Everybody whom the entry names as a subject, with the slot that does: SLOT_SUBJECT and further ones, ascending.
     pub fn subjects(&self) -> Vec<(u8, &'p [u8])> {
-        let subject = |(slot, value): &(u8, &'p [u8])| match *slot {
-            slot if slot == Slot::Subject as u8 => Some((slot, *value)),
-            slot if slot >= FIRST_FURTHER => Some((slot, further_subject(value)?)),
-            _ => None,
-        };
-        let mut subjects: Vec<_> = self.fields.iter().filter_map(subject).collect();
-        subjects.sort_unstable_by_key(|(slot, _)| *slot);
-        subjects
+        let first = self.value(Slot::Subject).map(|subject| (Slot::Subject as u8, subject));
+        let further = self.further().into_iter();
+        let further = further.filter_map(|slot| Some((slot, further_subject(self.value_at(slot)?)?)));
+        first.into_iter().chain(further).collect()
     }
 
     /// The value of a slot by its number, further ones included.
@@ -211,8 +207,9 @@ impl<'p> Private<'p> {
 
     /// Numbers of the further slots that have a value, ascending.
     pub fn further(&self) -> Vec<u8> {
+        let slots = self.fields.iter().map(|(slot, _)| *slot);
         let mut further: Vec<u8> =
-            self.fields.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= FIRST_FURTHER).collect();
+            slots.filter(|slot| (FIRST_FURTHER..FIRST_FURTHER + MAX_FURTHER).contains(slot)).collect();
         further.sort_unstable();
         further.dedup();
         further
@@ -279,7 +276,7 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::super::entry::{Draft, ExchangeKey, Kind, Outcome, Record, Side};
+    use super::super::entry::{Draft, ExchangeKey, Kind, Outcome, PrivateField, PrivateFields, Record, Side};
     use super::*;
 
     fn draft(publication: Publication, text: &str, time: i64) -> Draft {
@@ -357,6 +354,35 @@ mod tests {
             path: opening.path.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect(),
         };
         assert!(matches!(verify_opened(&opened, &shown.encode_to_vec()), Err(OpenedError::Fields(_))));
+    }
+
+    #[test]
+    fn subjects_are_those_that_the_entry_commits_to() {
+        let further = |who: &[u8]| [&[0x0a, who.len() as u8][..], who].concat();
+        let field = |slot: i32, value: Vec<u8>| PrivateField { slot, value: value.into() };
+        let half = PrivateFields {
+            key: vec![7; 32].into(),
+            fields: vec![
+                field(10, further(b"ten")),
+                field(2, b"two".to_vec()),
+                field(9, further(b"not this one")),
+                field(9, further(b"nine")),
+                // Of a oneof the last counts; a committed field; no FurtherField; no further slot.
+                field(11, [further(b"eleven"), vec![0x12, 0]].concat()),
+                field(12, [vec![0x18, 5], further(b"twelve")].concat()),
+                field(13, vec![0x0a, 9, 1]),
+                field(3, further(b"three")),
+                field(137, further(b"beyond")),
+            ],
+        };
+        let half = half.encode_to_vec();
+        let private = Private::read(&half).unwrap();
+        let expected: [(u8, &[u8]); 4] = [(2, b"two"), (9, b"nine"), (10, b"ten"), (12, b"twelve")];
+        assert_eq!(private.subjects(), expected);
+        assert_eq!(private.further(), [9, 10, 11, 12, 13]);
+        for (slot, _) in expected {
+            private.open_at(slot).unwrap().verify(private.commitment()).unwrap();
+        }
     }
 
     proptest! {
