@@ -128,7 +128,8 @@ proptest! {
         }
         made.sort();
         made.check().unwrap();
-        prop_assert_eq!(Directory::parse_text(&made.to_text()).unwrap(), made);
+        prop_assert_eq!(Directory::parse_text(&made.to_text()).unwrap(), made.clone());
+        prop_assert_eq!(Directory::from_toml(&made.to_toml()).unwrap(), made);
     }
 
     #[test]

@@ -199,6 +199,10 @@ impl Federation {
         for signer in others {
             note.add_signature(signer)?;
         }
+        // The council's source, for who wants to change it.
+        let source = self.folder.join("directory/directory.toml");
+        write(&source, self.directory.to_toml().as_bytes(), Access::Public, Existing::Replace)
+            .with_context(|| source.display().to_string())?;
         let path = self.directory_note();
         write(&path, note.to_string().as_bytes(), Access::Public, Existing::Replace)
             .with_context(|| path.display().to_string())

@@ -133,6 +133,11 @@ impl Directory {
         toml_source::parse(source, lookup)
     }
 
+    /// A `directory.toml` that reads as this directory.
+    pub fn to_toml(&self) -> String {
+        toml_source::print(self)
+    }
+
     /// Whether it is consistent in itself: everything refers to what is listed, nothing is listed twice.
     pub fn check(&self) -> Result<(), DirectoryError> {
         check::check(self).map_err(|problem| DirectoryError::Inconsistent(problem.to_string()))

@@ -199,7 +199,7 @@ pub(super) fn parse_digest(text: &str) -> Option<[u8; 32]> {
     (hex::encode(digest) == text).then_some(digest)
 }
 
-fn print_time(time: OffsetDateTime) -> String {
+pub(super) fn print_time(time: OffsetDateTime) -> String {
     // A checked directory's expiry has four digits of year and is UTC, and that always formats.
     time.format(TIME).unwrap_or_else(|_| time.to_string())
 }

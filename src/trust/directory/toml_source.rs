@@ -123,6 +123,43 @@ pub(super) fn parse(source: &str, lookup: &mut DescriptorLookup<'_>) -> Result<D
     Ok(directory)
 }
 
+/// The source of a directory, in the order of its text: what a secretary would have written, without the comments.
+pub(super) fn print(directory: &Directory) -> String {
+    let quoted = |text: &dyn Display| toml::Value::String(text.to_string()).to_string();
+    let council: Vec<String> = directory.council.iter().map(|key| format!("  {},\n", quoted(key))).collect();
+    let mut out = format!(
+        "federation = {}\nversion = {}\nexpires = {}\nthreshold = {}\ncouncil = [\n{}]\n",
+        quoted(&directory.federation),
+        directory.version,
+        super::text::print_time(directory.expires),
+        directory.threshold,
+        council.concat()
+    );
+    let mut table = |name: &str, fields: &[(&str, &dyn Display)]| {
+        out += &format!("\n[[{name}]]\n");
+        for (field, value) in fields {
+            out += &format!("{field} = {}\n", quoted(value));
+        }
+    };
+    for Member { id, name_ky, name_ru, name_en } in &directory.members {
+        table("members", &[("id", id), ("ky", name_ky), ("ru", name_ru), ("en", name_en)]);
+    }
+    for Node { member, name, endpoint, log_key } in &directory.nodes {
+        table("nodes", &[("member", member), ("name", name), ("endpoint", endpoint), ("log_key", log_key)]);
+    }
+    for System { id } in &directory.systems {
+        table("systems", &[("id", id)]);
+    }
+    for Service { name, provider, descriptors } in &directory.services {
+        let digest = hex::encode(descriptors);
+        table("services", &[("name", name), ("provider", provider), ("descriptors", &digest)]);
+    }
+    for Auditor { identity } in &directory.auditors {
+        table("auditors", &[("identity", identity)]);
+    }
+    out
+}
+
 impl RawDirectory {
     fn convert(&self, source: &str, lookup: &mut DescriptorLookup<'_>) -> Result<Directory, DirectoryError> {
         let mut services = Vec::new();
