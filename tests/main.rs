@@ -42,6 +42,7 @@ mod retention;
 mod same_member;
 mod services;
 mod subject_access;
+mod subjects;
 mod telemetry;
 mod witness;
 mod witness_process;
