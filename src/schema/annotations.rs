@@ -41,11 +41,15 @@ pub struct MethodAnnotations {
 impl FieldAnnotations {
     /// Of a field.
     pub fn of(field: &FieldDescriptor) -> Self {
-        let options = field.options();
+        Self::of_options(&field.options())
+    }
+
+    /// Of a field or an extension, from its `google.protobuf.FieldOptions`.
+    pub fn of_options(options: &DynamicMessage) -> Self {
         Self {
-            subject: extension(&options, "subject").and_then(|value| value.as_bool()).unwrap_or_default(),
-            category: extension(&options, "category").and_then(|value| Some(value.as_str()?.to_owned())),
-            commit: extension(&options, "commit").and_then(|value| value.as_bool()).unwrap_or_default(),
+            subject: extension(options, "subject").and_then(|value| value.as_bool()).unwrap_or_default(),
+            category: extension(options, "category").and_then(|value| Some(value.as_str()?.to_owned())),
+            commit: extension(options, "commit").and_then(|value| value.as_bool()).unwrap_or_default(),
         }
     }
 }
