@@ -258,7 +258,7 @@ async fn collect_request(body: Arriving, gateway: &Gateway, bounds: &Bounds) -> 
     match collected {
         Err(_) => Err(Refusal::deadline()),
         Ok(Err(CollectError::Framing(error))) => Err(Refusal::framing(error, "request")),
-        Ok(Err(CollectError::Broken(error))) => Err(Refusal::request_broken(error)),
+        Ok(Err(CollectError::Broken(error))) => Err(Refusal::of_request(error)),
         Ok(Err(CollectError::Budget)) => Err(Refusal::overloaded("bytes held in messages")),
         Ok(Ok((_, totals, _))) if totals.messages != 1 => {
             Err(Refusal::framing(FramingError::Count(totals.messages), "request"))

@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError};
 
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -24,9 +23,8 @@ use crate::log::entry::Side;
 use crate::trust::identity::Identity;
 
 /// Carries a call of another member's node.
-pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
     let view = gateway.view();
-    let request = request.map(Arriving::Wire);
     run(gateway, &view, Some(caller), request).await
 }
 

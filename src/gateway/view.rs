@@ -30,8 +30,10 @@ pub(crate) struct View {
     pub(super) grants: Arc<Grants>,
     pub(super) outbound: Arc<Outbound>,
     pub(super) anchors: Arc<Anchors>,
-    /// Of both listeners.
+    /// Of the nodes' listener.
     pub(super) server: Arc<rustls::ServerConfig>,
+    /// Of the systems' listener.
+    pub(super) systems_server: Arc<rustls::ServerConfig>,
     peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Arc<Upstream>>,
 }
@@ -88,6 +90,7 @@ impl View {
             outbound: loaded.outbound.clone(),
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
+            systems_server: tls::with_http1(&loaded.server_tls),
             peers,
             backends,
         })

@@ -10,6 +10,7 @@
 pub mod annotations;
 mod catalogue;
 mod files;
+pub mod json;
 pub mod plan;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};

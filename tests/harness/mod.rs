@@ -9,6 +9,7 @@ pub(crate) mod proof;
 pub(crate) mod published;
 pub(crate) mod publisher;
 pub(crate) mod raw;
+pub(crate) mod web;
 pub(crate) mod stand_in;
 
 use std::collections::HashMap;
