@@ -13,6 +13,7 @@ mod exchange;
 mod handshakes;
 mod harness;
 mod hostile;
+mod http_json;
 mod json;
 mod log_append;
 mod log_damage;

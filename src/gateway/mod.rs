@@ -13,6 +13,7 @@ mod consumer;
 mod exchange;
 mod forward;
 mod framing;
+mod http_json;
 mod leg;
 mod metadata;
 mod node;

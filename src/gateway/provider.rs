@@ -13,7 +13,7 @@ use super::body::{Answer, Arriving};
 use super::consumer::{address, content_type, path};
 use super::exchange::{Exchange, unix_ms};
 use super::forward::Hop;
-use super::leg::{self, Leg, Next, Plan};
+use super::leg::{self, Leg, Plan};
 use super::metadata::{self, NodeMetadata};
 use super::proofs;
 use super::recent::RecentError;
@@ -134,7 +134,7 @@ fn authorise(
     let backend = view
         .backend(&provider)
         .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
-    let next = Next::Remote(backend.clone(), Hop::Backend(provider.clone()));
+    let next = backend.next(&method, Hop::Backend(provider.clone()))?;
     let bounds = gateway.bounds(&method, call.timeout, started);
     Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit, proven })
 }

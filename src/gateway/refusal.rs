@@ -180,6 +180,15 @@ impl Refusal {
         Self::new(Code::NotFound, "ROUTE_UNKNOWN", format!("{method}: {what}"))
     }
 
+    /// Several methods have this address.
+    pub(super) fn route_ambiguous(paths: &[&str]) -> Self {
+        Self::new(
+            Code::FailedPrecondition,
+            "ROUTE_AMBIGUOUS",
+            format!("several methods have this path: call one by its own, or name a provider: {}", paths.join(", ")),
+        )
+    }
+
     /// The log cannot be written.
     pub(super) fn log_unavailable(why: impl std::fmt::Display) -> Self {
         Self::new(
@@ -224,6 +233,17 @@ impl Refusal {
     /// The provider's own system cannot be reached.
     pub(super) fn backend_unreachable(system: &SystemId, why: impl std::fmt::Display) -> Self {
         Self::new(Code::Unavailable, "BACKEND_UNREACHABLE", format!("{system} cannot be reached: {why}"))
+    }
+
+    /// A stream of requests for a back-end that speaks HTTP and JSON.
+    pub(super) fn backend_cannot_stream(method: &str) -> Self {
+        let what = format!("{method}: the provider's system takes no stream of requests");
+        Self::new(Code::Unimplemented, "BACKEND_CANNOT_STREAM", what)
+    }
+
+    /// A back-end that should answer in JSON does not.
+    pub(super) fn not_json(who: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
+        Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("{who} did not answer as its type asks: {what}"))
     }
 
     /// The call was on its way when the other end broke off.

@@ -34,7 +34,9 @@ impl<T> Stalling<T> {
             self.alarm.as_mut().reset(Instant::now() + self.limit);
         }
         match self.alarm.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it does not take its answers"))),
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it does not take its answers")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

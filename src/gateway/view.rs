@@ -4,18 +4,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{Loaded, NodeConfig};
+use crate::config::{Loaded, NodeConfig, Protocol};
 use crate::oversight::subject::{self, NotPermitted};
 use crate::policy::{Denial, Grant, Grants, Outbound};
-use crate::schema::Catalogue;
+use crate::schema::{Catalogue, Method};
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
 use super::exchange::unix_ms;
+use super::forward::Hop;
+use super::http_json::HttpJson;
+use super::leg::Next;
 use super::node::NodeError;
 use super::peer_log::{PeerLog, PeerLogs};
+use super::refusal::Refusal;
 use super::upstream::{Connections, Upstream, UpstreamLimits};
 
 /// What a proof may add to a call's headers between nodes.
@@ -35,7 +39,14 @@ pub(crate) struct View {
     /// Of the systems' listener.
     pub(super) systems_server: Arc<rustls::ServerConfig>,
     peers: HashMap<MemberId, Vec<Peer>>,
-    backends: HashMap<SystemId, Arc<Upstream>>,
+    backends: HashMap<SystemId, Backend>,
+}
+
+/// A system of this member, by what it speaks.
+#[derive(Debug, Clone)]
+pub(super) enum Backend {
+    Grpc(Arc<Upstream>),
+    HttpJson(Arc<HttpJson>),
 }
 
 /// Another member's node.
@@ -79,8 +90,14 @@ impl View {
                 false => None,
             };
             let address = backend.endpoint.authority();
-            let upstream = Upstream::new(system.to_string(), address, tls, limits, connections.clone())?;
-            backends.insert(system.clone(), Arc::new(upstream));
+            let (name, all) = (system.to_string(), connections.clone());
+            let backend = match backend.protocol {
+                Protocol::Grpc => Backend::Grpc(Arc::new(Upstream::new(name, address, tls, limits, all)?)),
+                Protocol::HttpJson => {
+                    Backend::HttpJson(Arc::new(HttpJson::new(name, &backend.endpoint, tls, limits, all)?))
+                }
+            };
+            backends.insert(system.clone(), backend);
         }
         Ok(Self {
             member: config.node.member.clone(),
@@ -140,7 +157,18 @@ impl View {
     }
 
     /// A system of this member.
-    pub(super) fn backend(&self, system: &SystemId) -> Option<&Arc<Upstream>> {
+    pub(super) fn backend(&self, system: &SystemId) -> Option<&Backend> {
         self.backends.get(system)
+    }
+}
+
+impl Backend {
+    /// As the next hop of a call of this method.
+    pub(super) fn next(&self, method: &Method, hop: Hop) -> Result<Next, Refusal> {
+        match self {
+            Self::Grpc(upstream) => Ok(Next::Remote(upstream.clone(), hop)),
+            Self::HttpJson(_) if method.client_streaming => Err(Refusal::backend_cannot_stream(&method.path)),
+            Self::HttpJson(backend) => Ok(Next::HttpJson(backend.clone(), hop)),
+        }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment, Track};
 
 /// Longest name of the caller's own that is told back.
-const LONGEST_NAME: usize = 64;
+pub(super) const LONGEST_NAME: usize = 64;
 
 /// A message holds at most one value for so many bytes of the largest JSON that is taken: each takes far more memory than its text.
 const BYTES_PER_VALUE: usize = 8;
@@ -201,7 +201,7 @@ fn place(message: &MessageDescriptor, path: &Path) -> (String, Option<Kind>) {
     (text, kind)
 }
 
-fn in_words(kind: &Kind) -> String {
+pub(super) fn in_words(kind: &Kind) -> String {
     match kind {
         Kind::Double | Kind::Float => "a number".to_owned(),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => "a 32-bit integer".to_owned(),

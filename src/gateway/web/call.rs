@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Read;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,6 +23,7 @@ use crate::gateway::ordinary::own_descriptors;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::view::View;
 use crate::log::entry::Side;
+use crate::schema::http::Rule;
 use crate::schema::json;
 
 /// JSON may be so many times as long as the largest message: names and digits take more room than protobuf's tags.
@@ -44,6 +45,15 @@ pub(super) struct Target {
 pub(super) enum Codec {
     Json,
     Protobuf,
+}
+
+/// How answers are written.
+#[derive(Debug, Clone)]
+pub(super) enum Wording {
+    /// As Connect has it.
+    Connect(Codec),
+    /// As a rule of google.api.http has it, in JSON.
+    Rest(Arc<Rule>),
 }
 
 /// What may be held for one call.
@@ -84,11 +94,9 @@ impl Target {
 fn find(view: &View, path: &str, headers: &HeaderMap) -> Option<MethodDescriptor> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let provider = headers.get(metadata::PROVIDER).and_then(|name| name.to_str().ok()?.parse().ok());
-    let offered = match provider {
-        Some(provider) => view.catalogue.method_of(&provider, service, method),
-        None => view.catalogue.method(service, method),
-    };
-    match offered {
+    // A provider that does not offer it is refused later, as in gRPC.
+    let named = provider.and_then(|provider| view.catalogue.method_of(&provider, service, method));
+    match named.or_else(|| view.catalogue.method(service, method)) {
         Some(offered) => Some(offered.descriptor.clone()),
         None => OWN.get_service_by_name(service)?.methods().find(|known| known.name() == method),
     }
@@ -133,19 +141,41 @@ impl Codec {
             }
         }
     }
+}
 
+impl From<Codec> for Wording {
+    fn from(codec: Codec) -> Self {
+        Self::Connect(codec)
+    }
+}
+
+impl Wording {
     /// A message that goes, from its protobuf bytes.
-    pub(super) fn write(self, message: &MessageDescriptor, bytes: Bytes, room: &Room) -> Result<Bytes, Refusal> {
+    pub(super) fn write(&self, message: &MessageDescriptor, bytes: Bytes, room: &Room) -> Result<Bytes, Refusal> {
         match self {
-            Self::Protobuf => Ok(bytes),
-            Self::Json => {
-                let read = DynamicMessage::decode(message.clone(), bytes).map_err(|_| {
-                    Refusal::answer(format!("it is not a well-formed {}", message.full_name()))
-                })?;
-                json::write(&read, room.json()).map(Bytes::from).map_err(Refusal::answer)
+            Self::Connect(Codec::Protobuf) => Ok(bytes),
+            Self::Connect(Codec::Json) => {
+                json::write(&decoded(message, bytes)?, room.json()).map(Bytes::from).map_err(Refusal::answer)
+            }
+            Self::Rest(rule) => {
+                let written = rule.write_answer(&decoded(message, bytes)?, room.json());
+                written.map(Bytes::from).map_err(Refusal::answer)
             }
         }
     }
+
+    /// Of an answer that is one message.
+    pub(super) fn content_type(&self) -> &'static str {
+        match self {
+            Self::Connect(Codec::Protobuf) => "application/proto",
+            Self::Connect(Codec::Json) | Self::Rest(_) => "application/json",
+        }
+    }
+}
+
+fn decoded(message: &MessageDescriptor, bytes: Bytes) -> Result<DynamicMessage, Refusal> {
+    DynamicMessage::decode(message.clone(), bytes)
+        .map_err(|_| Refusal::answer(format!("it is not a well-formed {}", message.full_name())))
 }
 
 /// The gRPC call that a request stands for.
@@ -203,7 +233,7 @@ pub(super) fn made(message: impl Future<Output = Result<Bytes, Refusal>> + Send 
 }
 
 /// gRPC's framing of a message.
-pub(super) fn framed(message: Bytes) -> Result<Bytes, Refusal> {
+pub(in crate::gateway) fn framed(message: Bytes) -> Result<Bytes, Refusal> {
     let too_large = |_| Refusal::framing(FramingError::TooLarge { size: u32::MAX, limit: u32::MAX }, "request");
     let size = u32::try_from(message.len()).map_err(too_large)?;
     let mut framed = BytesMut::with_capacity(PREFIX + message.len());
@@ -213,8 +243,8 @@ pub(super) fn framed(message: Bytes) -> Result<Bytes, Refusal> {
     Ok(framed.freeze())
 }
 
-/// Decompresses, to at most `limit` bytes.
-pub(super) fn gunzip(bytes: &[u8], limit: u32) -> Result<Bytes, Refusal> {
+/// Decompresses what came with a request or, as `direction` says, a response: to at most `limit` bytes.
+pub(in crate::gateway) fn gunzip(bytes: &[u8], limit: u32, direction: &str) -> Result<Bytes, Refusal> {
     let mut plain = Vec::new();
     let most = u64::from(limit) + 1;
     flate2::read::MultiGzDecoder::new(bytes)
@@ -223,7 +253,7 @@ pub(super) fn gunzip(bytes: &[u8], limit: u32) -> Result<Bytes, Refusal> {
         .map_err(|_| Refusal::malformed("what is announced as gzip is not"))?;
     match u32::try_from(plain.len()) {
         Ok(size) if size <= limit => Ok(plain.into()),
-        _ => Err(Refusal::framing(FramingError::TooLarge { size: limit.saturating_add(1), limit }, "request")),
+        _ => Err(Refusal::framing(FramingError::TooLarge { size: limit.saturating_add(1), limit }, direction)),
     }
 }
 
@@ -277,7 +307,7 @@ fn unframed(framed: Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
     let message = framed.slice(PREFIX.min(framed.len())..);
     match flag {
         0 => Some(message),
-        1 if gzip => gunzip(&message, limit).ok(),
+        1 if gzip => gunzip(&message, limit, "response").ok(),
         _ => None,
     }
 }

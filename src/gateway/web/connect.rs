@@ -17,7 +17,7 @@ use prost_reflect::MethodDescriptor;
 use prost_types::method_options::IdempotencyLevel;
 use tonic::Code;
 
-use super::call::{self, Codec, Reply, Room, Target};
+use super::call::{self, Codec, Reply, Room, Target, Wording};
 use super::{envelope, error};
 use crate::gateway::accept::{Caller, Listener};
 use crate::gateway::body::{Answer, Arriving, Whole};
@@ -53,7 +53,7 @@ pub(super) async fn unary(
     });
     let gzip = accepts_gzip(&parts.headers);
     let response = carry(listener, caller, &target, parts, asked).await;
-    unary_answer(call::reply(response, &room).await, &target, codec, gzip, None, &room)
+    unary_answer(call::reply(response, &room).await, &target, &codec.into(), gzip, None, &room)
 }
 
 /// A unary call by GET, its message in the query.
@@ -81,7 +81,7 @@ pub(super) async fn get(
     });
     let gzip = accepts_gzip(&parts.headers);
     let response = carry(listener, caller, &target, parts, asked).await;
-    unary_answer(call::reply(response, &room).await, &target, codec, gzip, status, &room)
+    unary_answer(call::reply(response, &room).await, &target, &codec.into(), gzip, status, &room)
 }
 
 /// A call of a method that streams, or whose caller speaks as if it did.
@@ -107,7 +107,11 @@ pub(super) async fn stream(
         Codec::Json => "application/connect+json",
         Codec::Protobuf => "application/connect+proto",
     };
-    let mut response = envelope::answers(response, &target, codec, &room);
+    streaming(envelope::answers(response, &target, codec.into(), &room), content_type)
+}
+
+/// A streamed answer's head.
+pub(super) fn streaming(mut response: Response<Answer>, content_type: &'static str) -> Response<Answer> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     private(response.headers_mut());
     response
@@ -125,7 +129,7 @@ pub(super) async fn refuse(
     let room = Room::of(&listener.gateway);
     let (parts, _) = request.into_parts();
     let response = carry(listener, caller, &target, parts, Err(refusal)).await;
-    unary_answer(call::reply(response, &room).await, &target, Codec::Json, false, Some(status), &room)
+    unary_answer(call::reply(response, &room).await, &target, &Codec::Json.into(), false, Some(status), &room)
 }
 
 /// Makes the call; what is wrong with the request is told on the way that refusals take.
@@ -153,20 +157,19 @@ pub(super) async fn carry(
 pub(super) fn unary_answer(
     reply: Reply,
     target: &Target,
-    codec: Codec,
+    wording: &Wording,
     gzip: bool,
     status: Option<StatusCode>,
     room: &Room,
 ) -> Response<Answer> {
     let written = reply.result.and_then(|message| match &target.method {
         Some(method) => {
-            codec.write(&method.output(), message, room).map_err(|refusal| refusal.to_status(Side::Consumer))
+            wording.write(&method.output(), message, room).map_err(|refusal| refusal.to_status(Side::Consumer))
         }
         None => Ok(message),
     });
     let (status, content_type, body) = match written {
-        Ok(body) if codec == Codec::Protobuf => (StatusCode::OK, "application/proto", body),
-        Ok(body) => (StatusCode::OK, "application/json", body),
+        Ok(body) => (StatusCode::OK, wording.content_type(), body),
         Err(told) => {
             let json = error::to_json(&told, target.pool()).to_string();
             (status.unwrap_or_else(|| error::http_status(told.code())), "application/json", json.into())
@@ -217,7 +220,7 @@ fn compress(body: &[u8]) -> Option<Bytes> {
 }
 
 /// Whether a body is compressed, in the one way that is understood.
-fn is_gzip(headers: &HeaderMap, name: HeaderName) -> Result<bool, Refusal> {
+pub(super) fn is_gzip(headers: &HeaderMap, name: HeaderName) -> Result<bool, Refusal> {
     match headers.get(&name).map(HeaderValue::as_bytes) {
         None | Some(b"" | b"identity") => Ok(false),
         Some(b"gzip") => Ok(true),
@@ -228,16 +231,19 @@ fn is_gzip(headers: &HeaderMap, name: HeaderName) -> Result<bool, Refusal> {
 }
 
 pub(super) fn plain(bytes: Bytes, gzip: bool, room: &Room) -> Result<Bytes, Refusal> {
-    if gzip && !bytes.is_empty() { call::gunzip(&bytes, room.message) } else { Ok(bytes) }
+    if gzip && !bytes.is_empty() { call::gunzip(&bytes, room.message, "request") } else { Ok(bytes) }
 }
 
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
-        |encoding| {
+    headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|encoding| {
             let (name, quality) = encoding.split_once(';').unwrap_or((encoding, ""));
             name.trim() == "gzip" && quality.trim() != "q=0"
-        },
-    )
+        })
 }
 
 /// The protocol's version and the caller's deadline.
@@ -246,9 +252,10 @@ fn said(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
         return Err(Refusal::protocol(Code::InvalidArgument, format!("{VERSION} must be 1")));
     }
     let Some(timeout) = headers.get(TIMEOUT) else { return Ok(None) };
-    let digits = timeout.to_str().ok().filter(|text| {
-        (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-    });
+    let digits = timeout
+        .to_str()
+        .ok()
+        .filter(|text| (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(millis) => Ok(Some(Duration::from_millis(millis))),
         None => Err(Refusal::protocol(Code::InvalidArgument, format!("{TIMEOUT} must be 1 to 10 digits"))),

@@ -1,5 +1,6 @@
 //! Streams: Connect's envelopes are gRPC's (a flag, a length, a message), except that a stream ends with an envelope of flag 2, which
-//! holds as JSON what gRPC has in trailers. Messages are read and written one at a time; no more than one is held.
+//! holds as JSON what gRPC has in trailers. For a path of google.api.http each of these is a line of JSON instead: `{"result": …}`,
+//! and last `{"end": …}`. Messages are read and written one at a time; no more than one is held.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Response};
@@ -9,7 +10,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
-use super::call::{self, Codec, Room, Target};
+use super::call::{self, Codec, Room, Target, Wording};
 use super::{connect, error};
 use crate::gateway::body::{Answer, Arriving, BoxError, CollectError, Held};
 use crate::gateway::framing::{FramingError, PREFIX};
@@ -120,14 +121,14 @@ fn request_message(
 }
 
 /// A gRPC answer as a stream; its head's metadata as headers.
-pub(super) fn answers(response: Response<Answer>, target: &Target, codec: Codec, room: &Room) -> Response<Answer> {
+pub(super) fn answers(response: Response<Answer>, target: &Target, wording: Wording, room: &Room) -> Response<Answer> {
     let (head, body) = response.into_parts();
     let mut headers = head.headers;
     let at_once = Status::from_header_map(&headers);
     let compressed = headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
     call::strip(&mut headers);
     let writer = Writer {
-        codec,
+        wording,
         output: target.method.as_ref().map(prost_reflect::MethodDescriptor::output),
         types: target.pool().cloned(),
         gzip: compressed,
@@ -161,7 +162,7 @@ enum Next {
 }
 
 struct Writer {
-    codec: Codec,
+    wording: Wording,
     output: Option<MessageDescriptor>,
     types: Option<DescriptorPool>,
     gzip: bool,
@@ -185,26 +186,32 @@ impl Writer {
         };
         let plain = match flag {
             0 => Ok(message),
-            COMPRESSED if self.gzip => call::gunzip(&message, self.room.message),
+            COMPRESSED if self.gzip => call::gunzip(&message, self.room.message, "response"),
             _ => Err(Refusal::answer("it is compressed in a way that was not asked for")),
         };
         let written = plain.and_then(|plain| match &self.output {
-            Some(output) => self.codec.write(output, plain, &self.room),
+            Some(output) => self.wording.write(output, plain, &self.room),
             None => Ok(plain),
         });
         written
-            .and_then(|message| enveloped(0, &message))
+            .and_then(|message| match self.wording {
+                Wording::Connect(_) => enveloped(0, &message),
+                Wording::Rest(_) => Ok(line(b"result", &message)),
+            })
             .map_err(|refusal| self.end(&refusal.to_status(Side::Consumer), &HeaderMap::new()))
     }
 
     fn end(&self, status: &Status, trailers: &HeaderMap) -> Bytes {
         let end = end_of_stream(status, trailers, self.types.as_ref()).to_string();
-        enveloped(END_OF_STREAM, end.as_bytes()).unwrap_or_default()
+        match self.wording {
+            Wording::Connect(_) => enveloped(END_OF_STREAM, end.as_bytes()).unwrap_or_default(),
+            Wording::Rest(_) => line(b"end", end.as_bytes()),
+        }
     }
 }
 
 /// How a stream ended, with its trailers.
-pub(super) fn end_of_stream(status: &Status, trailers: &HeaderMap, types: Option<&DescriptorPool>) -> Value {
+fn end_of_stream(status: &Status, trailers: &HeaderMap, types: Option<&DescriptorPool>) -> Value {
     let mut metadata = Map::new();
     for name in trailers.keys() {
         let values: Vec<Value> =
@@ -228,4 +235,8 @@ fn enveloped(flag: u8, message: &[u8]) -> Result<Bytes, Refusal> {
     envelope.put_u32(size);
     envelope.put(message);
     Ok(envelope.freeze())
+}
+
+fn line(name: &[u8], json: &[u8]) -> Bytes {
+    [b"{\"", name, b"\":", json, b"}\n"].concat().into()
 }

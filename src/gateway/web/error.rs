@@ -60,13 +60,28 @@ pub(super) fn to_json(status: &Status, types: Option<&DescriptorPool>) -> Value 
     error
 }
 
+/// The code of this name, as Connect or as gRPC writes it.
+pub(in crate::gateway) fn code_named(name: &str) -> Option<Code> {
+    let name = name.to_ascii_lowercase();
+    let name = if name == "cancelled" { "canceled" } else { &name };
+    CODES.iter().find(|(_, known, _)| *known == name).map(|(code, ..)| *code)
+}
+
+/// The bytes of a detail that is told in JSON, where its type is known.
+pub(in crate::gateway) fn detail_of(type_url: &str, fields: &Value, types: &DescriptorPool) -> Option<Vec<u8>> {
+    let name = type_url.rsplit('/').next().unwrap_or_default();
+    let known = [types, &*DETAILS].into_iter().filter_map(|pool| pool.get_message_by_name(name)).next()?;
+    DynamicMessage::deserialize(known, fields).ok().map(|message| message.encode_to_vec())
+}
+
 fn detail_json(detail: &prost_types::Any, types: Option<&DescriptorPool>) -> Value {
     let name = detail.type_url.rsplit('/').next().unwrap_or_default();
     let mut shown = json!({ "type": name, "value": STANDARD_NO_PAD.encode(&detail.value) });
     let pools = types.into_iter().chain([&*DETAILS]);
     let known = pools.filter_map(|pool| pool.get_message_by_name(name)).next();
     let message = known.and_then(|known| DynamicMessage::decode(known, detail.value.as_slice()).ok());
-    if let Some(debug) = message.and_then(|message| serde_json::from_slice(&write(&message, LARGEST_DEBUG).ok()?).ok()) {
+    if let Some(debug) = message.and_then(|message| serde_json::from_slice(&write(&message, LARGEST_DEBUG).ok()?).ok())
+    {
         let debug: Value = debug;
         shown["debug"] = debug;
     }

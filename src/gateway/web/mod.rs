@@ -13,10 +13,13 @@
 //! A request's body is read only once the call is authorised. Nothing is buffered beyond the limit of one message, and all of it
 //! counts among what the node holds.
 
-mod call;
+pub(super) mod call;
 mod connect;
 mod envelope;
-mod error;
+pub(super) mod error;
+mod grpc_web;
+mod openapi;
+mod rest;
 
 use std::sync::Arc;
 
@@ -31,41 +34,47 @@ use super::refusal::Refusal;
 
 use call::{Codec, Target};
 
+const GRPC_WEB: &str = "application/grpc-web";
+
 /// What a request is, by its head.
 enum Spoken {
     ConnectUnary(Codec),
     ConnectGet,
     ConnectStream(Codec),
+    GrpcWeb,
 }
 
 /// Whether a request is to be taken as gRPC.
 pub(super) fn is_grpc(request: &Request<Incoming>) -> bool {
     let content_type = media_type(request.headers());
-    let grpc = matches!(content_type.strip_prefix("application/grpc"), Some(rest) if rest.is_empty() || rest.starts_with('+'));
+    let grpc =
+        matches!(content_type.strip_prefix("application/grpc"), Some(rest) if rest.is_empty() || rest.starts_with('+'));
     let trailers = request.headers().get("te").is_some_and(|te| te == "trailers");
-    request.version() == Version::HTTP_2 && (grpc || trailers && !content_type.starts_with("application/grpc-web"))
+    request.version() == Version::HTTP_2 && (grpc || trailers && !content_type.starts_with(GRPC_WEB))
 }
 
 /// Answers a request that is not gRPC.
 pub(super) async fn answer(listener: &Listener, caller: &Arc<Caller>, request: Request<Incoming>) -> Response<Answer> {
     let request = request.map(Arriving::Wire);
-    let target = Target::of(&listener.gateway.view(), request.uri().path(), request.headers());
+    let view = listener.gateway.view();
+    if let Some(asked) = openapi::asked(request.method(), request.uri().path()) {
+        return openapi::answer(listener, caller, &view, &request, asked);
+    }
+    let target = Target::of(&view, request.uri().path(), request.headers());
     match spoken(&request) {
+        Some(Spoken::GrpcWeb) => grpc_web::call(listener, caller, request).await,
+        Some(Spoken::ConnectStream(codec)) => connect::stream(listener, caller, target, codec, request).await,
         Some(Spoken::ConnectUnary(codec)) if target.is_known() => {
             connect::unary(listener, caller, target, codec, request).await
         }
         Some(Spoken::ConnectGet) if target.is_known() => connect::get(listener, caller, target, request).await,
-        Some(Spoken::ConnectStream(codec)) => connect::stream(listener, caller, target, codec, request).await,
         _ if target.is_known() => {
             let what = "the content-type is none of application/json, application/proto, application/connect+json, \
                         application/connect+proto, application/grpc-web; gRPC itself needs HTTP/2";
             let refusal = Refusal::protocol(Code::Unimplemented, what);
             connect::refuse(listener, caller, target, request, refusal, http::StatusCode::UNSUPPORTED_MEDIA_TYPE).await
         }
-        _ => {
-            let (refusal, status) = (Refusal::no_route(request.method()), http::StatusCode::NOT_FOUND);
-            connect::refuse(listener, caller, target, request, refusal, status).await
-        }
+        _ => rest::call(listener, caller, &view, request).await,
     }
 }
 
@@ -76,6 +85,7 @@ fn spoken(request: &Request<Arriving>) -> Option<Spoken> {
             "application/proto" => Some(Spoken::ConnectUnary(Codec::Protobuf)),
             "application/connect+json" => Some(Spoken::ConnectStream(Codec::Json)),
             "application/connect+proto" => Some(Spoken::ConnectStream(Codec::Protobuf)),
+            other if other.starts_with(GRPC_WEB) => Some(Spoken::GrpcWeb),
             _ => None,
         },
         http::Method::GET => Some(Spoken::ConnectGet),
