@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::annotations::{self, MethodAnnotations};
+use super::http::{Route, Routes, Rule};
 use super::plan::{Allow, Plan, PlanOptions};
 use super::{SchemaError, digest, set};
 use crate::policy::{Publication, UnknownFields};
@@ -34,6 +35,7 @@ impl From<&directory::Service> for ServiceOffer {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     services: HashMap<Box<str>, Arc<Service>>,
+    routes: Routes,
     problems: Vec<SchemaError>,
 }
 
@@ -85,8 +87,11 @@ impl Catalogue {
                 }
             }
         }
-        let services = catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
-        Self { services, problems: catalogue.problems }
+        let services: HashMap<_, _> =
+            catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
+        let mut problems = catalogue.problems;
+        let routes = routes(services.values(), &mut problems);
+        Self { services, routes, problems }
     }
 
     /// For services of the directory whose types are missing here, those that were known before: a mistake in a new set must not
@@ -110,6 +115,10 @@ impl Catalogue {
             service.offers.push(offer.clone());
             self.services.insert(name.as_str().into(), Arc::new(service));
             kept.push((name.clone(), provider.clone()));
+        }
+        if !kept.is_empty() {
+            // What is wrong with a rule has been told of the set that it came with.
+            self.routes = routes(self.services.values(), &mut Vec::new());
         }
         kept
     }
@@ -138,6 +147,11 @@ impl Catalogue {
     /// All services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The HTTP requests that stand for methods, by `google.api.http`.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// What of the directory is left out, and why.
@@ -255,6 +269,31 @@ impl Builder<'_> {
         entry.offers.push(Offer { provider: provider.clone(), descriptor, schema: offered.descriptors, methods });
         Ok(())
     }
+}
+
+fn routes<'a>(services: impl Iterator<Item = &'a Arc<Service>>, problems: &mut Vec<SchemaError>) -> Routes {
+    let mut routes = Routes::default();
+    for service in services {
+        for offer in &service.offers {
+            for method in offer.methods.values() {
+                match Rule::of(&method.descriptor) {
+                    Ok(rules) => {
+                        for rule in rules {
+                            let (provider, method) = (offer.provider.clone(), method.clone());
+                            routes.add(Route { provider, method, rule: Arc::new(rule) });
+                        }
+                    }
+                    Err(reason) => problems.push(SchemaError::HttpRule {
+                        service: service.name.to_string(),
+                        method: method.descriptor.name().to_owned(),
+                        provider: offer.provider.clone(),
+                        reason,
+                    }),
+                }
+            }
+        }
+    }
+    routes
 }
 
 fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaError> {
