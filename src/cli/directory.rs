@@ -288,6 +288,13 @@ impl Show {
                 println!("  auditor  {}", auditor.identity);
             }
         }
+        if !directory.purposes.is_empty() {
+            println!("\npurposes");
+        }
+        for purpose in &directory.purposes {
+            println!("  {}  {}", purpose.code, purpose.law);
+            println!("    {}\n    {}\n    {}", purpose.ky, purpose.ru, purpose.en);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,7 +2,7 @@
 //! not, and changes nothing: first what is on this machine ([`here`]), then everybody whom the node has to reach ([`there`]).
 
 mod here;
-mod there;
+pub(super) mod there;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

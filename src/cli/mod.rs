@@ -12,6 +12,7 @@ mod manual;
 mod monitor;
 mod node;
 mod pki;
+mod status;
 mod trusted;
 mod witness;
 
@@ -27,6 +28,8 @@ pub struct Cli {
 enum Command {
     /// Run a ministry's node, or check its configuration
     Node(node::Args),
+    /// Show a running node at a glance
+    Status(status::Args),
     /// Say what ails a node, and what to do
     Doctor(doctor::Args),
     /// Start four ministries with synthetic data and show them exchange
@@ -53,6 +56,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
     match cli.command {
         Command::Node(args) => node::run(args),
+        Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),

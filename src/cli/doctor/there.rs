@@ -259,7 +259,7 @@ pub(super) async fn clock(config: &NodeConfig) -> Vec<Finding> {
 }
 
 /// Asks for a page; whoever answers at all is there.
-pub(super) async fn get(url: &str, roots: Option<&Path>) -> Result<(HeaderMap, Bytes, Duration), String> {
+pub(in crate::cli) async fn get(url: &str, roots: Option<&Path>) -> Result<(HeaderMap, Bytes, Duration), String> {
     let uri: Uri = url.parse().map_err(|error| format!("no address: {error}"))?;
     let config = tls::web_client_config(roots).map_err(|error| error.to_string())?;
     let connector =

@@ -29,6 +29,13 @@
 //!
 //! [[auditors]]
 //! identity = "KG/NGO/10000003/_auditor/board"
+//!
+//! [[purposes]]
+//! code = "NK-54-2"
+//! law = "Tax Code, article 54, part 2"
+//! ky = "Салык төлөөчүнү текшерүү"
+//! ru = "Сверка сведений о налогоплательщике"
+//! en = "To verify what is known of a taxpayer"
 //! ```
 //!
 //! In any order; every field is needed, and one that is not known is an error.
@@ -44,7 +51,7 @@ use toml::Spanned;
 
 use super::check::{self, List};
 use super::text::parse_digest;
-use super::{Auditor, Directory, DirectoryError, Member, Node, Service, System};
+use super::{Auditor, Directory, DirectoryError, Member, Node, Purpose, Service, System};
 
 /// Finds a descriptor set by the path that the source gives, and says its SHA-256 or what is wrong with it.
 pub type DescriptorLookup<'a> = dyn FnMut(&str) -> Result<[u8; 32], String> + 'a;
@@ -67,6 +74,8 @@ struct RawDirectory {
     services: Vec<Spanned<RawService>>,
     #[serde(default)]
     auditors: Vec<Spanned<RawAuditor>>,
+    #[serde(default)]
+    purposes: Vec<Spanned<RawPurpose>>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +114,16 @@ struct RawService {
 #[serde(deny_unknown_fields)]
 struct RawAuditor {
     identity: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPurpose {
+    code: Text,
+    law: Text,
+    ky: Text,
+    ru: Text,
+    en: Text,
 }
 
 type Text = Spanned<String>;
@@ -157,6 +176,9 @@ pub(super) fn print(directory: &Directory) -> String {
     for Auditor { identity } in &directory.auditors {
         table("auditors", &[("identity", identity)]);
     }
+    for Purpose { code, law, ky, ru, en } in &directory.purposes {
+        table("purposes", &[("code", code), ("law", law), ("ky", ky), ("ru", ru), ("en", en)]);
+    }
     out
 }
 
@@ -199,6 +221,11 @@ impl RawDirectory {
             services,
             auditors: all(&self.auditors, |auditor| {
                 Ok(Auditor { identity: value(source, &auditor.get_ref().identity, "identity")? })
+            })?,
+            purposes: all(&self.purposes, |purpose| {
+                let RawPurpose { code, law, ky, ru, en } = purpose.get_ref();
+                let [code, law, ky, ru, en] = [code, law, ky, ru, en].map(|text| text.get_ref().clone());
+                Ok(Purpose { code, law, ky, ru, en })
             })?,
         })
     }
@@ -243,6 +270,16 @@ impl RawDirectory {
                 if field == "provider" { service.provider.span() } else { service.name.span() }
             }
             List::Auditors => self.auditors.get(index)?.get_ref().identity.span(),
+            List::Purposes => {
+                let purpose = self.purposes.get(index)?.get_ref();
+                match field {
+                    "law" => purpose.law.span(),
+                    "ky" => purpose.ky.span(),
+                    "ru" => purpose.ru.span(),
+                    "en" => purpose.en.span(),
+                    _ => purpose.code.span(),
+                }
+            }
         })
     }
 }
