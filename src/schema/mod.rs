@@ -14,9 +14,11 @@ pub mod http;
 pub mod json;
 pub mod openapi;
 pub mod plan;
+mod plans;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract};
+pub use plans::MethodPlans;
 
 use crate::trust::identity::SystemId;
 
