@@ -351,7 +351,7 @@ async fn no_second_request_is_smuggled() {
         (format!("content-length: 0\r\ncontent-length: {size}\r\n\r\n"), hidden),
         (format!("content-length: 0, {size}\r\n\r\n"), hidden),
         (format!("content-length: +{size}\r\n\r\n"), hidden),
-        (format!("content-length: -1\r\n\r\n"), hidden),
+        ("content-length: -1\r\n\r\n".to_owned(), hidden),
         ("transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n".to_owned(), hidden),
         ("transfer-encoding: xchunked\r\n\r\n0\r\n\r\n".to_owned(), hidden),
         ("transfer-encoding : chunked\r\n\r\n0\r\n\r\n".to_owned(), hidden),

@@ -91,7 +91,7 @@ impl HttpJson {
     ) -> Result<Request<Full<Bytes>>, Refusal> {
         let (parts, outgoing) = request.into_parts();
         let Outgoing::Whole(mut whole) = outgoing else { return Err(Refusal::backend_cannot_stream(&method.path)) };
-        let message = unframed(whole.take(), &parts.headers, bounds.message)?;
+        let message = unframed(&whole.take(), &parts.headers, bounds.message)?;
         let message = DynamicMessage::decode(method.descriptor.input(), message).map_err(|_| {
             let error = json::JsonError::Message(method.descriptor.input().full_name().to_owned());
             Refusal::json(&error)
@@ -141,7 +141,7 @@ fn headers_for(headers: &mut HeaderMap, bounds: &Bounds) {
 }
 
 /// The one message of a request.
-fn unframed(framed: Bytes, headers: &HeaderMap, limit: u32) -> Result<Bytes, Refusal> {
+fn unframed(framed: &Bytes, headers: &HeaderMap, limit: u32) -> Result<Bytes, Refusal> {
     let message = framed.slice(PREFIX.min(framed.len())..);
     match (framed.first(), headers.get("grpc-encoding").map(HeaderValue::as_bytes)) {
         (Some(0), _) => Ok(message),

@@ -31,6 +31,8 @@ const READY: Duration = Duration::from_millis(100);
 /// hyper takes no less for a head.
 const SMALLEST_BUFFER: usize = 64 << 10;
 
+type Connection = (SendRequest<Full<Bytes>>, Arc<Link>);
+
 /// A back-end's connections.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -40,7 +42,7 @@ pub(super) struct Pool {
     limits: UpstreamLimits,
     all: Connections,
     places: Arc<Semaphore>,
-    idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Arc<Link>)>>,
+    idle: Mutex<Vec<Connection>>,
 }
 
 /// A connection that carries a call; idle again when it is [`given back`](Busy::give_back).
@@ -97,7 +99,7 @@ impl Pool {
         Refusal::broken_off(&self.name, Code::Unavailable, why)
     }
 
-    async fn take_idle(&self) -> Option<(SendRequest<Full<Bytes>>, Arc<Link>)> {
+    async fn take_idle(&self) -> Option<Connection> {
         loop {
             let (mut sender, link) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             let ready = tokio::time::timeout(READY, sender.ready()).await;
@@ -107,7 +109,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Arc<Link>), Refusal> {
+    async fn connect(&self) -> Result<Connection, Refusal> {
         let connected = match tokio::time::timeout(self.limits.connect_timeout, self.dial()).await {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no connection within {:?}", self.limits.connect_timeout)),
@@ -122,7 +124,7 @@ impl Pool {
         })
     }
 
-    async fn dial(&self) -> Result<(SendRequest<Full<Bytes>>, Arc<Link>), BoxError> {
+    async fn dial(&self) -> Result<Connection, BoxError> {
         let tcp = TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await?;
         tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return self.handshake(tcp, Vec::new()).await };
@@ -131,11 +133,7 @@ impl Pool {
         self.handshake(stream, peer).await
     }
 
-    async fn handshake<T>(
-        &self,
-        io: T,
-        peer: Vec<CertificateDer<'static>>,
-    ) -> Result<(SendRequest<Full<Bytes>>, Arc<Link>), BoxError>
+    async fn handshake<T>(&self, io: T, peer: Vec<CertificateDer<'static>>) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

@@ -23,7 +23,7 @@ use crate::gateway::ordinary::own_descriptors;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::view::View;
 use crate::log::entry::Side;
-use crate::schema::http::Rule;
+use crate::schema::http::{Pairs, Rule};
 use crate::schema::json;
 
 /// JSON may be so many times as long as the largest message: names and digits take more room than protobuf's tags.
@@ -279,7 +279,7 @@ pub(super) async fn reply(response: Response<Answer>, room: &Room) -> Reply {
         strip(map);
     }
     let result = match status {
-        Some(status) if status.code() == Code::Ok => match unframed(whole.take(), compressed, room.message) {
+        Some(status) if status.code() == Code::Ok => match unframed(&whole.take(), compressed, room.message) {
             Some(message) => Ok(message),
             None => internal("it has no message, or one that is compressed in a way that was not asked for"),
         },
@@ -302,7 +302,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 }
 
 /// The one message of an answer.
-fn unframed(framed: Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
+fn unframed(framed: &Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
     let flag = *framed.first()?;
     let message = framed.slice(PREFIX.min(framed.len())..);
     match flag {
@@ -313,7 +313,7 @@ fn unframed(framed: Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
 }
 
 /// The names and values of a query, decoded.
-pub(super) fn query(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
+pub(super) fn query(query: &str) -> Result<Pairs<'_>, Refusal> {
     let decoded = |text: &'_ str| -> Result<String, Refusal> {
         let spaces = text.replace('+', " ");
         let decoded = percent_encoding::percent_decode_str(&spaces).decode_utf8();

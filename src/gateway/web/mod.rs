@@ -5,10 +5,8 @@
 //! protobuf bytes are what is recorded and what crosses. Out: that call's answer in the caller's protocol. What breaks a protocol's
 //! rules is refused on the same way, so it is recorded like any other refusal.
 //!
-//! - [`connect`]: the Connect protocol, unary (POST and GET) and streaming, JSON and protobuf.
-//! - [`rest`]: the paths of `google.api.http`.
-//! - [`grpc_web`]: gRPC-Web.
-//! - [`openapi`]: what may be called, described.
+//! [`connect`] is the Connect protocol, unary (POST and GET) and streaming, in JSON and protobuf; [`rest`] the paths of
+//! `google.api.http`; [`grpc_web`] gRPC-Web; [`openapi`] describes what may be called.
 //!
 //! A request's body is read only once the call is authorised. Nothing is buffered beyond the limit of one message, and all of it
 //! counts among what the node holds.

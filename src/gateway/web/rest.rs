@@ -15,8 +15,6 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::view::View;
 use crate::schema::http::{BodyOf, Found, Route};
 
-const CONTENT_ENCODING: http::HeaderName = http::header::CONTENT_ENCODING;
-
 /// Answers whatever has a path that is no method's own.
 pub(super) async fn call(
     listener: &Listener,
@@ -68,7 +66,7 @@ async fn carry(
             break 'asked Err(Refusal::protocol(Code::Unimplemented, what));
         }
         let has_body = rule.body != BodyOf::Nothing;
-        let gzip = match connect::is_gzip(&parts.headers, CONTENT_ENCODING) {
+        let gzip = match connect::is_gzip(&parts.headers, &http::header::CONTENT_ENCODING) {
             Ok(gzip) => gzip,
             Err(refusal) => break 'asked Err(refusal),
         };
