@@ -28,6 +28,7 @@ mod recent;
 mod refusal;
 mod reload;
 mod stall;
+pub mod status;
 mod strangers;
 mod untaken;
 mod upstream;

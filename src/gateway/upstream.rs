@@ -196,6 +196,11 @@ impl Upstream {
         }
     }
 
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        (&self.address, self.open_connections(), self.has_just_failed())
+    }
+
     /// Open connections at this moment.
     pub(super) fn open_connections(&self) -> usize {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);

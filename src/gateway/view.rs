@@ -38,6 +38,8 @@ pub(crate) struct View {
     pub(super) server: Arc<rustls::ServerConfig>,
     /// Of the systems' listener.
     pub(super) systems_server: Arc<rustls::ServerConfig>,
+    /// The last second at which the node's own chain is valid.
+    pub(super) certificate_until_unix: i64,
     peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Backend>,
 }
@@ -108,6 +110,7 @@ impl View {
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
             systems_server: tls::with_http1(&loaded.server_tls),
+            certificate_until_unix: loaded.certificate_until_unix,
             peers,
             backends,
         })
@@ -156,6 +159,16 @@ impl View {
         granted.into_keys().filter(|name| subject::methods(name).is_some()).map(str::to_owned).collect()
     }
 
+    /// All other members' nodes, in no order.
+    pub(super) fn all_peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().flatten()
+    }
+
+    /// All systems of this member that calls go to, in no order.
+    pub(super) fn all_backends(&self) -> impl Iterator<Item = (&SystemId, &Backend)> {
+        self.backends.iter()
+    }
+
     /// A system of this member.
     pub(super) fn backend(&self, system: &SystemId) -> Option<&Backend> {
         self.backends.get(system)
@@ -163,6 +176,14 @@ impl View {
 }
 
 impl Backend {
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        match self {
+            Self::Grpc(upstream) => upstream.standing(),
+            Self::HttpJson(backend) => backend.standing(),
+        }
+    }
+
     /// As the next hop of a call of this method.
     pub(super) fn next(&self, method: &Method, hop: Hop) -> Result<Next, Refusal> {
         match self {

@@ -58,6 +58,12 @@ impl HttpJson {
         Ok(Self { name, host, pool: Arc::new(pool) })
     }
 
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        let address = self.host.to_str().unwrap_or_default();
+        (address, self.pool.open(), self.pool.has_just_failed())
+    }
+
     /// Makes a call, and gRPC of its answer.
     pub(super) async fn call(
         &self,

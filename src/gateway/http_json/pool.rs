@@ -1,7 +1,7 @@
 //! Connections of HTTP/1.1, one call at a time on each. So many at once are open at most; a call waits for one within its deadline.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -28,6 +28,9 @@ const PER_CONNECTION: usize = 16;
 /// How long a connection that was in use may take to be ready again.
 const READY: Duration = Duration::from_millis(100);
 
+/// How long a failed attempt is told of.
+const JUST_NOW: Duration = Duration::from_millis(250);
+
 /// hyper takes no less for a head.
 const SMALLEST_BUFFER: usize = 64 << 10;
 
@@ -42,7 +45,10 @@ pub(super) struct Pool {
     limits: UpstreamLimits,
     all: Connections,
     places: Arc<Semaphore>,
+    most: usize,
     idle: Mutex<Vec<Connection>>,
+    /// When the last attempt to connect failed, if it did.
+    failed: Mutex<Option<Instant>>,
 }
 
 /// A connection that carries a call; idle again when it is [`given back`](Busy::give_back).
@@ -61,9 +67,10 @@ impl Pool {
         limits: UpstreamLimits,
         all: Connections,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(limits.connections.saturating_mul(PER_CONNECTION)));
+        let most = limits.connections.saturating_mul(PER_CONNECTION).min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(most));
         let tls = tls.map(|tls| tls::only_http1(&tls));
-        Self { name, endpoint, tls, limits, all, places, idle: Mutex::default() }
+        Self { name, endpoint, tls, limits, all, places, most, idle: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Sends a request. It is tried again, once, only when hyper hands it back unsent: its connection had just been closed.
@@ -95,6 +102,19 @@ impl Pool {
         }
     }
 
+    /// Open connections at this moment.
+    pub(super) fn open(&self) -> usize {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(sender, _)| !sender.is_closed());
+        idle.len() + self.most.saturating_sub(self.places.available_permits())
+    }
+
+    /// Whether the last attempt to connect failed, and just now.
+    pub(super) fn has_just_failed(&self) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_some_and(|when| when.elapsed() < JUST_NOW)
+    }
+
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Refusal {
         Refusal::broken_off(&self.name, Code::Unavailable, why)
     }
@@ -114,6 +134,7 @@ impl Pool {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no connection within {:?}", self.limits.connect_timeout)),
         };
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = connected.is_err().then(Instant::now);
         connected.map_err(|why| {
             let why = format!("{}: {why}", self.endpoint.authority());
             tracing::warn!(destination = %self.name, error = %why, "cannot connect");
