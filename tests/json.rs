@@ -185,6 +185,7 @@ async fn errors_are_told_as_connect_tells_them() {
             (UNARY, &[("kopuro-exchange", "x")], 400, "RESERVED_METADATA"),
             (UNARY, &[("kopuro-provider", "KG/GOV/1/desk")], 404, "PROVIDER_UNKNOWN"),
             (EXPAND, &[], 501, "MALFORMED_CALL"),
+            (UNARY, &[("sec-fetch-site", "cross-site")], 403, "CROSS_SITE"),
         ] {
             let before = Running::entries(&running.consumer).len();
             let answer = web.post(path, headers, blob("x")).await;

@@ -25,7 +25,7 @@ use super::forward::Bounds;
 use super::framing::PREFIX;
 use super::refusal::Refusal;
 use super::upstream::{Connections, UpstreamLimits};
-use super::web::call::gunzip;
+use super::web::call::{crosses, gunzip};
 use crate::config::Endpoint;
 use crate::schema::Method;
 use crate::schema::http::{Rule, Written};
@@ -130,20 +130,21 @@ impl HttpJson {
     }
 }
 
-/// Metadata are headers; gRPC's own are not sent, the deadline is told as Connect tells it.
+/// Metadata are headers; the deadline is told as Connect tells it. What means something to HTTP is the node's to say, not the caller's.
 fn headers_for(headers: &mut HeaderMap, bounds: &Bounds) {
-    let grpc: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            name.as_str().starts_with("grpc-") || name.as_str().starts_with("accept") || name.as_str() == "te"
-        })
-        .cloned()
-        .collect();
-    for name in grpc.into_iter().chain([CONTENT_TYPE]) {
+    let not: Vec<HeaderName> =
+        headers.keys().filter(|name| !crosses(name.as_str()) || misleads(name.as_str())).cloned().collect();
+    for name in not {
         headers.remove(name);
     }
     let left = bounds.deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, 9_999_999_999);
     headers.insert("connect-timeout-ms", HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
+}
+
+/// By which some services take a request for another one, or for somebody else's.
+fn misleads(name: &str) -> bool {
+    matches!(name, "x-real-ip" | "x-original-url" | "x-rewrite-url" | "x-method-override")
+        || name.starts_with("x-http-method")
 }
 
 /// The one message of a request.

@@ -197,7 +197,7 @@ pub(super) fn request(mut parts: Parts, path: &str, timeout: Option<Duration>, b
 }
 
 /// Of a request's headers those are metadata that are not HTTP's, gRPC's or Connect's, nor such as a browser adds by itself.
-fn crosses(name: &str) -> bool {
+pub(in crate::gateway) fn crosses(name: &str) -> bool {
     const NOT: [&str; 20] = [
         "accept",
         "connection",
@@ -289,13 +289,13 @@ pub(super) async fn reply(response: Response<Answer>, room: &Room) -> Reply {
     Reply { headers, trailers, result }
 }
 
-/// Leaves of gRPC's headers only metadata.
+/// Leaves of gRPC's headers only metadata, and nothing that would tell a browser what to do.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    let not: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("grpc-") || name.as_str().starts_with("content-"))
-        .cloned()
-        .collect();
+    const NOT: [&str; 6] =
+        ["alt-svc", "clear-site-data", "location", "refresh", "set-cookie", "strict-transport-security"];
+    const NOT_WITH: [&str; 3] = ["access-control-", "content-", "grpc-"];
+    let goes = |name: &str| NOT.contains(&name) || NOT_WITH.iter().any(|prefix| name.starts_with(prefix));
+    let not: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
     for name in not {
         headers.remove(name);
     }

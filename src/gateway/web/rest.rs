@@ -70,7 +70,7 @@ async fn carry(
             Ok(gzip) => gzip,
             Err(refusal) => break 'asked Err(refusal),
         };
-        if has_body && !matches!(media_type(&parts.headers), "" | "application/json") {
+        if has_body && !body.is_end_stream() && media_type(&parts.headers) != "application/json" {
             status = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             break 'asked Err(Refusal::protocol(Code::InvalidArgument, "the content-type is not application/json"));
         }
