@@ -238,6 +238,12 @@ impl Refusal {
         Self::new(code, "MALFORMED_CALL", what)
     }
 
+    /// Asked by a page of another site, in a browser that holds the system's certificate.
+    pub(super) fn cross_site() -> Self {
+        let what = "a page of another site may not call with this system's certificate";
+        Self::new(Code::PermissionDenied, "CROSS_SITE", what)
+    }
+
     /// No method has this address.
     pub(super) fn no_route(method: &http::Method) -> Self {
         let what = "no method has this path: POST /package.Service/Method, or a path of google.api.http";

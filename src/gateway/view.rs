@@ -38,10 +38,10 @@ pub(crate) struct View {
     pub(super) anchors: Arc<Anchors>,
     /// Of the nodes' listener.
     pub(super) server: Arc<rustls::ServerConfig>,
-    /// The last second at which the node's own chain is valid.
-    pub(super) certificate_until_unix: i64,
     /// Of the systems' listener.
     pub(super) systems_server: Arc<rustls::ServerConfig>,
+    /// The last second at which the node's own chain is valid.
+    pub(super) certificate_until_unix: i64,
     peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Backend>,
 }
@@ -117,8 +117,8 @@ impl View {
             outbound: loaded.outbound.clone(),
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
-            certificate_until_unix: loaded.certificate_until_unix,
             systems_server: tls::with_http1(&loaded.server_tls),
+            certificate_until_unix: loaded.certificate_until_unix,
             peers,
             backends,
         })
@@ -184,6 +184,14 @@ impl View {
 }
 
 impl Backend {
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        match self {
+            Self::Grpc(upstream) => upstream.standing(),
+            Self::HttpJson(backend) => backend.standing(),
+        }
+    }
+
     /// As the next hop of a call of this method.
     pub(super) fn next(&self, method: &Method, hop: Hop) -> Result<Next, Refusal> {
         match self {

@@ -271,7 +271,7 @@ fn routes<'a>(services: impl Iterator<Item = &'a Arc<Service>>, problems: &mut V
                         service: service.name.to_string(),
                         method: method.descriptor.name().to_owned(),
                         provider: offer.provider.clone(),
-                        reason,
+                        reason: Box::new(reason),
                     }),
                 }
             }

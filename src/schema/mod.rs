@@ -91,7 +91,7 @@ pub enum SchemaError {
         /// Who offers it.
         provider: SystemId,
         /// What is wrong.
-        reason: http::RuleError,
+        reason: Box<http::RuleError>,
     },
     /// The set lacks a service that was asked of it ([`extract`]).
     #[error("the descriptor set does not define {0}")]
