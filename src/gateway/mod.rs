@@ -26,6 +26,7 @@ mod publication;
 mod recent;
 mod refusal;
 mod reload;
+pub mod status;
 mod strangers;
 mod untaken;
 mod upstream;

@@ -189,6 +189,11 @@ impl Upstream {
         }
     }
 
+    /// Where it is, `host:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Open connections at this moment.
     pub(super) fn open_connections(&self) -> usize {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);

@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub(super) anchors: Arc<Anchors>,
     /// Of both listeners.
     pub(super) server: Arc<rustls::ServerConfig>,
+    /// The last second at which the node's own chain is valid.
+    pub(super) certificate_until_unix: i64,
     peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Arc<Upstream>>,
 }
@@ -88,6 +90,7 @@ impl View {
             outbound: loaded.outbound.clone(),
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
+            certificate_until_unix: loaded.certificate_until_unix,
             peers,
             backends,
         })
@@ -134,6 +137,16 @@ impl View {
     pub(super) fn own_callable(&self, system: &SystemId) -> Vec<String> {
         let granted = self.grants.callable_by(system, unix_ms());
         granted.into_keys().filter(|name| subject::methods(name).is_some()).map(str::to_owned).collect()
+    }
+
+    /// All other members' nodes, in no order.
+    pub(super) fn all_peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().flatten()
+    }
+
+    /// All systems of this member that calls go to, in no order.
+    pub(super) fn all_backends(&self) -> impl Iterator<Item = (&SystemId, &Arc<Upstream>)> {
+        self.backends.iter()
     }
 
     /// A system of this member.
