@@ -231,10 +231,8 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    set::read(bytes).map_err(|faults| {
-        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        SchemaError::BadSet { digest: hex::encode(expected), reason: reasons.join("; ") }
-    })
+    set::read(bytes)
+        .map_err(|faults| SchemaError::BadSet { digest: hex::encode(expected), reason: set::words(&faults) })
 }
 
 /// A further provider must stream every method it shares with the earlier ones as they do.
