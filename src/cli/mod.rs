@@ -12,6 +12,7 @@ mod manual;
 mod monitor;
 mod node;
 mod pki;
+mod schema;
 mod status;
 mod trusted;
 mod witness;
@@ -44,6 +45,8 @@ enum Command {
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
     Directory(directory::Args),
+    /// The types of services, as a register
+    Schema(schema::Args),
     /// Cosign the checkpoints of logs, as an independent body
     Witness(witness::Args),
     /// Print completions for a shell
@@ -64,6 +67,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
+        Command::Schema(args) => Ok(schema::run(args)),
         Command::Witness(args) => witness::run(args),
         Command::Completions(args) => manual::completions(&args),
         Command::Manual(args) => manual::manual(&args),

@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use super::annotations::MethodAnnotations;
 use super::http::{Route, Routes, Rule};
 use super::plan::PlanError;
-use super::{MethodPlans, SchemaError, digest};
+use super::{MethodPlans, SchemaError, digest, set};
 use crate::policy::Publication;
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
@@ -285,8 +285,8 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    DescriptorPool::decode(bytes.clone())
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), reason: error.to_string() })
+    set::read(bytes)
+        .map_err(|faults| SchemaError::BadSet { digest: hex::encode(expected), reason: set::words(&faults) })
 }
 
 /// A further provider must stream every method it shares with the earlier ones as they do.

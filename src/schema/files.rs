@@ -17,8 +17,10 @@ pub fn digest(set: &[u8]) -> [u8; 32] {
 /// The smallest descriptor set that defines `services`: their files and what those import, dependencies first. The
 /// same input gives the same bytes.
 pub fn extract(set: &[u8], services: &[&str]) -> Result<Vec<u8>, SchemaError> {
-    let pool = DescriptorPool::decode(set)
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(digest(set)), reason: error.to_string() })?;
+    let pool = super::set::read(set).map_err(|faults| SchemaError::BadSet {
+        digest: hex::encode(digest(set)),
+        reason: super::set::words(&faults),
+    })?;
     let mut files = Vec::new();
     let mut seen = HashSet::new();
     for name in services {

@@ -8,6 +8,7 @@
 //! mistake must not take the other members' services away.
 
 pub mod annotations;
+pub mod breaking;
 mod catalogue;
 mod files;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod json;
 pub mod openapi;
 pub mod plan;
 mod plans;
+pub mod set;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract};
