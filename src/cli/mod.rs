@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod call;
+mod catalogue;
 mod connect;
 pub mod demo;
 mod directory;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::Args),
     /// Call a service through a node by hand
     Call(Box<call::Args>),
+    /// What a system may call, with fields, legal bases and example requests
+    Catalogue(Box<catalogue::Args>),
     /// Query, watch and verify a node's log
     Log(Box<log::Args>),
     /// Follow published logs and report what does not match
@@ -47,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Node(args) => node::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
+        Command::Catalogue(args) => catalogue::run(*args),
         Command::Log(args) => log::run(*args),
         Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),

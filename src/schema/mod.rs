@@ -9,11 +9,13 @@
 
 pub mod annotations;
 mod catalogue;
+pub mod example;
+pub mod fields;
 mod files;
 pub mod plan;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
-pub use files::{FileIndex, digest, extract};
+pub use files::{FileIndex, digest, extract, set_of};
 
 use crate::trust::identity::SystemId;
 

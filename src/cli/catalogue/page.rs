@@ -1,0 +1,5 @@
+//! stub
+use super::model::Model;
+pub(super) fn html(_model: &Model) -> String {
+    String::new()
+}
