@@ -22,7 +22,7 @@ use crate::proto::kopuro::catalogue::v1::catalogue_client::CatalogueClient;
 use crate::proto::kopuro::catalogue::v1::{GetTypesRequest, ListServicesRequest, ListServicesResponse, OfferedService};
 use crate::trust::file::{Access, Existing, write};
 
-pub(super) use model::{day, plain};
+pub(super) use model::plain;
 
 /// The node asks others for at most eight seconds.
 const PATIENCE: Duration = Duration::from_secs(20);

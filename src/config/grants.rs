@@ -74,7 +74,7 @@ struct GrantFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GrantEntry {
+pub(super) struct GrantEntry {
     consumer: String,
     provider: String,
     service: String,
@@ -84,6 +84,13 @@ struct GrantEntry {
     until: Option<When>,
     rate: Option<RateEntry>,
     publication: Option<PublicationEntry>,
+}
+
+impl GrantEntry {
+    /// Whose service it is, as it is written.
+    pub(super) fn provider(&self) -> &str {
+        &self.provider
+    }
 }
 
 #[derive(Deserialize)]
@@ -171,6 +178,16 @@ pub(super) fn read_grants(folder: &Path, member: &MemberId, problems: &mut Vec<P
         }
     }
     grants
+}
+
+/// Reads the one grant of a request.
+pub(super) fn read_one(
+    document: &Rc<Document>,
+    entry: GrantEntry,
+    member: &MemberId,
+    problems: &mut Vec<Problem>,
+) -> Option<Grant> {
+    EntryReader::new(document, "grant", 0, member, problems).grant(entry)
 }
 
 pub(super) fn read_outbound(file: &Path, member: &MemberId, problems: &mut Vec<Problem>) -> Vec<Placed<Rule>> {

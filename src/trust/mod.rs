@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod directory;
 pub mod file;
 pub mod identity;
+pub mod jws;
 pub mod note;
 pub mod pki;
 pub mod policy;

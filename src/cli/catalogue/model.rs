@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde::Serialize;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
 
 use super::super::connect::Destination;
+use crate::config::request::bound_text;
 use crate::policy::Allowed;
 use crate::proto::kopuro::catalogue::v1::{self as wire, grant};
 use crate::schema::annotations::MethodAnnotations;
@@ -286,8 +287,8 @@ impl Making<'_> {
             consumer: plain(&grant.consumer),
             basis: self.basis(&grant.legal_basis, &grant.legal_basis_text),
             in_force: begun && !ended,
-            from: grant.from_unix_ms.map(|from| day(from, false)),
-            until: grant.until_unix_ms.map(|until| day(until, true)),
+            from: grant.from_unix_ms.map(|from| bound_text(from, false)),
+            until: grant.until_unix_ms.map(|until| bound_text(until, true)),
             per_second: grant.rate.map(|rate| rate.per_second),
             burst: grant.rate.map(|rate| rate.burst),
             publication: Some(plain(&grant.publication)).filter(|class| !class.is_empty()),
@@ -459,16 +460,6 @@ pub(in crate::cli) fn plain(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// A bound of validity: whole days as days, the last one included; moments as moments.
-pub(in crate::cli) fn day(unix_ms: i64, end: bool) -> String {
-    let Ok(time) = OffsetDateTime::from_unix_timestamp(unix_ms.div_euclid(1_000)) else { return unix_ms.to_string() };
-    if time.time() != time::Time::MIDNIGHT || unix_ms.rem_euclid(1_000) != 0 {
-        return time.format(&Rfc3339).unwrap_or_else(|_| unix_ms.to_string());
-    }
-    let day = if end { time.checked_sub(Duration::days(1)).unwrap_or(time) } else { time };
-    day.date().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,14 +471,5 @@ mod tests {
         assert_eq!(quoted(""), "''");
         assert_eq!(quoted("a\u{1b}[2Jb"), "'a\u{fffd}[2Jb'");
         assert_eq!(plain("a\nb\u{202e}c"), "a\u{fffd}b\u{fffd}c");
-    }
-
-    #[test]
-    fn bounds_are_days_where_they_are_whole() {
-        let midnight = 1_767_225_600_000;
-        assert_eq!(day(midnight, false), "2026-01-01");
-        assert_eq!(day(midnight, true), "2025-12-31");
-        assert_eq!(day(midnight + 3_600_000, true), "2026-01-01T01:00:00Z");
-        assert_eq!(day(i64::MAX, true), i64::MAX.to_string());
     }
 }

@@ -1,0 +1,339 @@
+//! A request for a grant: a consumer's system asks, signed with its certificate's key; the provider's operator reviews, and the
+//! same words become the grant.
+//!
+//! The file is TOML: `[request]` says when, why and who to talk to, `[[grant]]` is what is asked, written as in a grants file. Its last
+//! line is a comment with the signature, a detached JWS ([`crate::trust::jws`]) over every byte before that line. What is not signed is not read.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustls::pki_types::UnixTime;
+use serde::Deserialize;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use super::document::{ConfigError, Document, Problem, Severity, Step};
+use super::grants::{GrantEntry, read_one};
+use crate::policy::{Allowed, Consumer, Grant, Methods, Publication, UnknownFields, UnknownPolicy};
+use crate::trust::certificate::{Anchors, PeerIdentity};
+use crate::trust::identity::{Identity, SystemId};
+use crate::trust::jws::{self, JwsError};
+use crate::trust::tls::Credentials;
+
+/// `typ` of the signature.
+pub const TYPE: &str = "kopuro-grant-request";
+
+/// How the last line begins.
+const MARK: &str = "# signature: ";
+
+/// Far larger than any that a person writes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Longest reason and contact.
+const LONGEST_TEXT: usize = 4_096;
+
+/// What is asked, by whom, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRequest {
+    /// What is asked for; the consumer is the system that signed.
+    pub grant: Grant,
+    /// When it was made, in whole seconds.
+    pub made: OffsetDateTime,
+    /// What the data is needed for.
+    pub reason: String,
+    /// Whom the provider's operator may ask.
+    pub contact: String,
+    /// SHA-256 of the descriptor set by which the fields were chosen.
+    pub schema: [u8; 32],
+}
+
+/// A request whose signature holds.
+#[derive(Debug)]
+pub struct SignedRequest {
+    /// What it says.
+    pub request: GrantRequest,
+    /// Who signed it.
+    pub signer: PeerIdentity,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
+}
+
+/// Why a request is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The file cannot be read, or says what it may not.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// Its last line is no signature.
+    #[error(
+        "{0}: the last line is no signature: the file is cut off, or something follows it; ask for the file as it was made"
+    )]
+    Unsigned(String),
+    /// The signature is not good.
+    #[error("{file}: {source}")]
+    Signature {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: JwsError,
+    },
+    /// Somebody asks for somebody else.
+    #[error("{file}: signed by {signer}, and it asks for {consumer}: a system asks for itself")]
+    OtherConsumer {
+        /// The file.
+        file: String,
+        /// Who signed.
+        signer: Identity,
+        /// For whom.
+        consumer: Consumer,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    request: About,
+    grant: Vec<GrantEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    made: String,
+    reason: String,
+    contact: String,
+    schema: String,
+}
+
+impl GrantRequest {
+    /// The file, signed by the consumer.
+    pub fn sign(&self, credentials: &Credentials) -> Result<String, JwsError> {
+        let mut text = self.to_toml();
+        let signature = jws::sign(credentials, TYPE, text.as_bytes())?;
+        let _ = writeln!(text, "{MARK}{signature}");
+        Ok(text)
+    }
+
+    /// Reads a file and verifies who made it.
+    pub fn open(path: &Path, anchors: &Anchors) -> Result<SignedRequest, RequestError> {
+        let text = read(path)?;
+        let file = path.display().to_string();
+        let body = text.strip_suffix('\n').unwrap_or(&text);
+        let at = body.rfind('\n').map_or(0, |at| at + 1);
+        let (payload, last) = body.split_at(at);
+        let signature = last.strip_prefix(MARK).ok_or_else(|| RequestError::Unsigned(file.clone()))?;
+        let signer = jws::verify(signature, TYPE, payload.as_bytes(), anchors, UnixTime::now())
+            .map_err(|source| RequestError::Signature { file: file.clone(), source })?;
+        let request = Self::parse(path, payload)?;
+        match (&request.grant.consumer, &signer.identity) {
+            (Consumer::System(asked), Identity::System(signed)) if asked == signed => {}
+            (consumer, signer) => {
+                let (signer, consumer) = (signer.clone(), consumer.clone());
+                return Err(RequestError::OtherConsumer { file, signer, consumer });
+            }
+        }
+        Ok(SignedRequest { digest: crate::schema::digest(text.as_bytes()), request, signer })
+    }
+
+    fn to_toml(&self) -> String {
+        let made = self.made.format(&Rfc3339).unwrap_or_default();
+        let mut text = String::from(
+            "# A request for a grant. The provider's operator reads it with `kopuro grant review FILE`.\n\
+             # It is signed by the asking system: whoever changes a byte makes it void.\n[request]\n",
+        );
+        for (name, value) in [
+            ("made", &made),
+            ("reason", &self.reason),
+            ("contact", &self.contact),
+            ("schema", &hex::encode(self.schema)),
+        ] {
+            let _ = writeln!(text, "{name} = {}", quoted(value));
+        }
+        let _ = write!(text, "\n{}", entry_text(&self.grant));
+        text
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let document = Rc::new(Document::of(path, text.to_owned()));
+        let file: File = document.parse()?;
+        let mut problems = Vec::new();
+        let problem = |field: &'static str, what: &str, remedy: &str| {
+            document.problem(&[Step::Key("request"), Step::Key(field)], what, remedy)
+        };
+        let made = OffsetDateTime::parse(&file.request.made, &Rfc3339);
+        if made.is_err() {
+            problems.push(problem("made", "is no moment", "write 2026-01-31T09:00:00Z"));
+        }
+        let schema = hex::decode(&file.request.schema).ok().and_then(|bytes| bytes.try_into().ok());
+        if schema.is_none() {
+            problems.push(problem("schema", "is no SHA-256 in hexadecimal", "give the descriptor set's digest"));
+        }
+        for (field, text) in [("reason", &file.request.reason), ("contact", &file.request.contact)] {
+            if text.trim().is_empty() || text.len() > LONGEST_TEXT {
+                problems.push(problem(field, "is empty or too long", "say it in 1 to 4096 bytes"));
+            }
+        }
+        let [entry] = <[GrantEntry; 1]>::try_from(file.grant).map_err(|entries| {
+            let what = format!("has {} grants", entries.len());
+            document.problem(&[Step::Key("grant")], what, "ask for one grant in one request")
+        })?;
+        // The provider is written in full, and so tells whose system it is.
+        let grant = match entry.provider().parse::<SystemId>() {
+            Ok(provider) => read_one(&document, entry, provider.member(), &mut problems),
+            Err(error) => {
+                let steps = [Step::Key("grant"), Step::Index(0), Step::Key("provider")];
+                problems.push(document.problem(&steps, error.to_string(), "name it in full, as KG/GOV/1/registry"));
+                None
+            }
+        };
+        match (grant, made, schema) {
+            (Some(grant), Ok(made), Some(schema)) if problems.is_empty() => {
+                Ok(Self { grant, made, reason: file.request.reason, contact: file.request.contact, schema })
+            }
+            _ => Err(ConfigError { problems }),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let problem = |what: String| {
+        ConfigError::from(Problem {
+            severity: Severity::Error,
+            file: path.to_owned(),
+            position: None,
+            field: String::new(),
+            what,
+            remedy: "name the file that `kopuro grant request` wrote".into(),
+        })
+    };
+    let size = std::fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
+    if size > MOST_BYTES {
+        return Err(problem(format!("has {size} bytes, more than {MOST_BYTES}")));
+    }
+    std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))
+}
+
+/// A grant as a grants file has it: read back, it is the same.
+pub fn entry_text(grant: &Grant) -> String {
+    let mut text = String::from("[[grant]]\n");
+    // Writing to a String does not fail.
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name} = {value}");
+    };
+    line("consumer", quoted(&grant.consumer.to_string()));
+    line("provider", quoted(grant.provider.as_str()));
+    line("service", quoted(&grant.service));
+    line(
+        "methods",
+        match &grant.methods {
+            Methods::All => list(["*"]),
+            Methods::Named(names) => list(names.iter().map(String::as_str)),
+        },
+    );
+    let basis = &grant.legal_basis;
+    line("legal_basis", format!("{{ code = {}, text = {} }}", quoted(&basis.code), quoted(&basis.text)));
+    if let Some(from) = grant.from_unix_ms {
+        line("from", quoted(&bound_text(from, false)));
+    }
+    if let Some(until) = grant.until_unix_ms {
+        line("until", quoted(&bound_text(until, true)));
+    }
+    if let Some(rate) = grant.rate {
+        line("rate", format!("{{ per_second = {}, burst = {} }}", rate.per_second, rate.burst));
+    }
+    match grant.publication {
+        None => {}
+        Some(Publication::Delayed { days }) => line("publication", format!("{{ delayed_days = {days} }}")),
+        Some(class) => line("publication", quoted(&class.to_string())),
+    }
+    match &grant.allowed {
+        Allowed::Everything => {}
+        Allowed::Categories(categories) => line("categories", list(categories.iter().map(String::as_str))),
+        Allowed::Fields(by_method) => {
+            let of_method = |(method, paths): (&String, &std::collections::BTreeSet<String>)| {
+                format!("{method} = {}", list(paths.iter().map(String::as_str)))
+            };
+            let methods: Vec<String> = by_method.iter().map(of_method).collect();
+            line("fields", format!("{{ {} }}", methods.join(", ")));
+        }
+    }
+    let usual = UnknownPolicy::default();
+    for (name, policy, usual) in [
+        ("unknown_fields", grant.unknown.request, usual.request),
+        ("unknown_response_fields", grant.unknown.response, usual.response),
+    ] {
+        if policy != usual {
+            let word = match policy {
+                UnknownFields::Refuse => "refuse",
+                UnknownFields::Strip => "strip",
+                UnknownFields::Pass => "pass",
+            };
+            line(name, quoted(word));
+        }
+    }
+    if grant.name_withheld {
+        line("name_withheld", "true".to_owned());
+    }
+    text
+}
+
+/// A bound of validity as a grants file has it: whole days as days, the last one included; else the moment.
+pub fn bound_text(unix_ms: i64, end: bool) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000);
+    let Ok(at) = at else { return unix_ms.to_string() };
+    if at.time() != time::Time::MIDNIGHT {
+        return at.format(&Rfc3339).unwrap_or_else(|_| unix_ms.to_string());
+    }
+    let day = if end { at.checked_sub(Duration::days(1)).unwrap_or(at) } else { at };
+    day.date().to_string()
+}
+
+fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
+    let items: Vec<String> = items.into_iter().map(quoted).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(more: &str) -> Grant {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[[grant]]\nconsumer = \"KG/GOV/1/desk\"\nprovider = \"registry\"\nservice = \"t.S\"\nmethods = [\"B\", \"A\"]\n\
+             legal_basis = {{ code = \"law-1\", text = \"a \\\"quoted\\\"\\nline\" }}\n{more}"
+        );
+        std::fs::write(folder.path().join("g.toml"), text).unwrap();
+        super::super::load_grants(folder.path(), &"KG/GOV/2".parse().unwrap()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_grant_is_written_as_it_is_read() {
+        for more in [
+            "",
+            "from = \"2026-01-01\"\nuntil = \"2026-12-31\"\nrate = { per_second = 5, burst = 9 }\npublication = \"sealed\"",
+            "from = \"2026-01-01T09:30:00+06:00\"\nuntil = \"2027-01-01T00:00:01Z\"\npublication = { delayed_days = 30 }",
+        ] {
+            let grant = grant(more);
+            let text = entry_text(&grant);
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("g.toml"), &text).unwrap();
+            let read = super::super::load_grants(folder.path(), &"KG/GOV/2".parse().unwrap()).unwrap();
+            assert_eq!(read, [grant], "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_days_where_they_are_whole() {
+        let midnight = 1_767_225_600_000;
+        assert_eq!(bound_text(midnight, false), "2026-01-01");
+        assert_eq!(bound_text(midnight, true), "2025-12-31");
+        assert_eq!(bound_text(midnight + 3_600_000, true), "2026-01-01T01:00:00Z");
+        assert_eq!(bound_text(i64::MAX, true), i64::MAX.to_string());
+    }
+}
