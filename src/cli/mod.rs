@@ -7,6 +7,7 @@ mod catalogue;
 mod connect;
 pub mod demo;
 mod directory;
+mod grant;
 mod log;
 mod monitor;
 mod node;
@@ -32,6 +33,8 @@ enum Command {
     Call(Box<call::Args>),
     /// What a system may call, with fields, legal bases and example requests
     Catalogue(Box<catalogue::Args>),
+    /// Ask for a grant, review such a request, list what is granted
+    Grant(grant::Args),
     /// Query, watch and verify a node's log
     Log(Box<log::Args>),
     /// Follow published logs and report what does not match
@@ -51,6 +54,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
         Command::Catalogue(args) => catalogue::run(*args),
+        Command::Grant(args) => grant::run(args),
         Command::Log(args) => log::run(*args),
         Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),

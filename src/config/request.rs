@@ -5,6 +5,7 @@
 //! line is a comment with the signature, a detached JWS ([`crate::trust::jws`]) over every byte before that line. What is not signed is not read.
 
 use std::fmt::Write;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -15,9 +16,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::document::{ConfigError, Document, Problem, Severity, Step};
 use super::grants::{GrantEntry, read_one};
-use crate::policy::{Allowed, Consumer, Grant, Methods, Publication, UnknownFields, UnknownPolicy};
+use crate::policy::{Allowed, Consumer, Grant, LegalBasis, Methods, Publication, Rate, UnknownFields, UnknownPolicy};
 use crate::trust::certificate::{Anchors, PeerIdentity};
-use crate::trust::identity::{Identity, SystemId};
+use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::jws::{self, JwsError};
 use crate::trust::tls::Credentials;
 
@@ -57,6 +58,109 @@ pub struct SignedRequest {
     pub signer: PeerIdentity,
     /// SHA-256 of the file.
     pub digest: [u8; 32],
+}
+
+/// What a system asks for, in words that are still to be read as a grants file's.
+#[derive(Debug)]
+pub struct Asked {
+    /// Who asks.
+    pub consumer: SystemId,
+    /// Whom.
+    pub provider: SystemId,
+    /// Full service name.
+    pub service: String,
+    /// Which methods.
+    pub methods: Methods,
+    /// Code of the legal basis.
+    pub code: String,
+    /// The provision in words.
+    pub law: String,
+    /// First day or moment.
+    pub from: Option<String>,
+    /// Last day or moment.
+    pub until: Option<String>,
+    /// Calls per second.
+    pub rate: Option<NonZeroU32>,
+    /// Which fields of responses.
+    pub allowed: Allowed,
+}
+
+impl Asked {
+    /// The grant that this is, by the rules of a grants file.
+    pub fn grant(&self) -> Result<Grant, ConfigError> {
+        let grant = Grant {
+            consumer: Consumer::System(self.consumer.clone()),
+            provider: self.provider.clone(),
+            service: self.service.clone(),
+            methods: self.methods.clone(),
+            legal_basis: LegalBasis { code: self.code.clone(), text: self.law.clone() },
+            from_unix_ms: None,
+            until_unix_ms: None,
+            rate: self.rate.map(|rate| Rate { per_second: rate, burst: rate }),
+            publication: None,
+            allowed: self.allowed.clone(),
+            unknown: UnknownPolicy::default(),
+            name_withheld: false,
+        };
+        read_entry(&with_bounds(&grant, self.from.as_deref(), self.until.as_deref()), self.provider.member())
+    }
+}
+
+/// A grant's entry with these bounds besides those that it has.
+fn with_bounds(grant: &Grant, from: Option<&str>, until: Option<&str>) -> String {
+    let mut text = entry_text(grant);
+    for (name, bound) in [("from", from), ("until", until)] {
+        if let Some(bound) = bound {
+            let _ = writeln!(text, "{name} = {}", quoted(bound));
+        }
+    }
+    text
+}
+
+fn read_entry(text: &str, member: &MemberId) -> Result<Grant, ConfigError> {
+    #[derive(Deserialize)]
+    struct One {
+        grant: [GrantEntry; 1],
+    }
+    let document = Rc::new(Document::of(Path::new("grant"), text.to_owned()));
+    let One { grant: [entry] } = document.parse()?;
+    let mut problems = Vec::new();
+    let grant = read_one(&document, entry, member, &mut problems);
+    grant.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+}
+
+/// A grant with narrower bounds: it ends no later and is no faster than it was.
+pub fn narrowed(grant: &Grant, until: Option<&str>, rate: Option<NonZeroU32>) -> Result<Grant, NarrowError> {
+    let mut narrow = grant.clone();
+    if let Some(until) = until {
+        narrow.until_unix_ms = None;
+        narrow = read_entry(&with_bounds(&narrow, None, Some(until)), grant.provider.member())?;
+        if grant.until_unix_ms.is_some_and(|asked| narrow.until_unix_ms.is_none_or(|given| given > asked)) {
+            return Err(NarrowError::Longer);
+        }
+    }
+    if let Some(rate) = rate {
+        if grant.rate.is_some_and(|asked| rate > asked.per_second) {
+            return Err(NarrowError::Faster);
+        }
+        let burst = grant.rate.map_or(rate, |asked| asked.burst.min(rate));
+        narrow.rate = Some(Rate { per_second: rate, burst });
+    }
+    Ok(narrow)
+}
+
+/// Why a grant cannot be narrowed so.
+#[derive(Debug, thiserror::Error)]
+pub enum NarrowError {
+    /// The bound is not one.
+    #[error(transparent)]
+    Bound(#[from] ConfigError),
+    /// It would end later than was asked.
+    #[error("--until is later than what was asked and signed: only less can be given")]
+    Longer,
+    /// It would be faster than was asked.
+    #[error("--rate is more than what was asked and signed: only less can be given")]
+    Faster,
 }
 
 /// Why a request is not taken.

@@ -39,7 +39,7 @@ const ASKED_AT_ONCE: usize = 16;
 /// How long all of them together may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a node's answer counts.
-const KEPT: Duration = Duration::from_secs(5);
+const KEPT: Duration = Duration::from_secs(2);
 /// The most answers kept.
 const MOST_KEPT: usize = 1_024;
 
