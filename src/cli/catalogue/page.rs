@@ -27,11 +27,12 @@ details.good{border-left-color:var(--good)}summary{cursor:pointer;padding:.4rem 
 dl{display:grid;grid-template-columns:minmax(7rem,auto) 1fr;gap:.2rem 1rem;margin:.4rem 0}dt{font-weight:600}dd{margin:0;overflow-wrap:anywhere}\
 .grant{background:var(--soft);border-radius:.4rem;padding:.1rem .8rem;margin:.5rem 0}\
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.95rem}\
-th,td{text-align:left;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}td:first-child{overflow-wrap:anywhere}\
+th,td{text-align:left;font-weight:400;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}thead th{font-weight:600}th[scope=row]{overflow-wrap:anywhere}\
 code,.small{font-size:.85rem;overflow-wrap:anywhere}.small{opacity:.85}\
 pre{background:var(--soft);border-radius:.4rem;padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}\
 @supports selector(:has(a)){\
 body:has(#ky:checked) .t:not([lang=ky]),body:has(#ru:checked) .t:not([lang=ru]),body:has(#en:checked) .t:not([lang=en]){display:none}}\
+@media (max-width:30rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}}\
 @media print{fieldset{display:none}details{break-inside:avoid}}";
 
 /// The whole page.
@@ -95,9 +96,10 @@ fn contents(page: &mut String, model: &Model) {
         let callable = service.methods.iter().filter(|method| method.state == State::Callable).count();
         let _ = write!(
             page,
-            "<li><a href=\"#s{at}\"><code>{}</code></a> · {} · {callable}/{}</li>",
+            "<li><a href=\"#s{at}\"><code>{}</code></a> · {} · {}: {callable}/{}</li>",
             escape(&service.service),
             names(&service.member),
+            in_each(|_, w| w.state(State::Callable).to_owned()),
             service.methods.len(),
         );
     }

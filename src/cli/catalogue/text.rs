@@ -156,11 +156,15 @@ fn of_method(out: &mut String, method: &Method) {
 fn of_grant(out: &mut String, grant: &Granted) {
     let force = if grant.in_force { "" } else { " (not in force)" };
     let _ = writeln!(out, "  grant{force}  to {} on {}", grant.consumer, lawful(&grant.basis));
-    let from = grant.from.as_deref().unwrap_or("ever");
-    let until = grant.until.as_deref().unwrap_or("without end");
+    let valid = match (&grant.from, &grant.until) {
+        (None, None) => "without end".to_owned(),
+        (Some(from), None) => format!("from {from}, without end"),
+        (None, Some(until)) => format!("until {until}"),
+        (Some(from), Some(until)) => format!("{from} to {until}"),
+    };
     let class = grant.publication.as_deref().unwrap_or("as the method says");
-    let _ =
-        writeln!(out, "    valid {from} to {until}; {}; published: {class}; fields: {}", rate(grant), fields(grant));
+    let (rate, fields) = (rate(grant), fields(grant));
+    let _ = writeln!(out, "    valid {valid}; {rate}; published: {class}; fields: {fields}");
 }
 
 fn lawful(basis: &Basis) -> String {
