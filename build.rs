@@ -11,10 +11,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     collect(Path::new("proto"), &mut files)?;
     files.sort();
 
-    let descriptors = protox::compile(&files, ["proto"])?;
+    let mut descriptors = protox::compile(&files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
 
+    // Only options: what is annotated with them generates nothing that needs them.
+    descriptors.file.retain(|file| !matches!(file.package(), "buf.validate" | "kopuro.options.v1"));
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -14,6 +14,7 @@ mod exchange;
 mod handshakes;
 mod harness;
 mod hostile;
+mod joining;
 mod log_append;
 mod log_damage;
 mod log_index;

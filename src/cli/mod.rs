@@ -9,6 +9,7 @@ pub mod demo;
 mod directory;
 mod grant;
 mod log;
+mod manual;
 mod monitor;
 mod node;
 mod pki;
@@ -45,6 +46,10 @@ enum Command {
     Directory(directory::Args),
     /// Cosign the checkpoints of logs, as an independent body
     Witness(witness::Args),
+    /// Print completions for a shell
+    Completions(manual::Completions),
+    /// Write manual pages
+    Manual(manual::Manual),
 }
 
 /// Runs the command; the error is what to tell the person who gave it.
@@ -60,5 +65,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
         Command::Witness(args) => witness::run(args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Manual(args) => manual::manual(&args),
     }
 }

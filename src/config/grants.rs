@@ -14,6 +14,7 @@ use time::{Date, Duration, OffsetDateTime};
 
 use super::document::{ConfigError, Document, Problem, Severity, Step};
 use crate::policy::{Allowed, Consumer, Grant, LegalBasis, Methods, Providers, Publication, Rate, Rule, UnknownPolicy};
+use crate::trust::directory::is_purpose_code;
 use crate::trust::identity::{MemberId, SystemId};
 
 /// Reads every `*.toml` of a folder, by name, as this member's grants. A folder that is not there grants nothing.
@@ -297,7 +298,7 @@ impl<'a> EntryReader<'a> {
         let service = if entry.service == "*" { Some(None) } else { self.service(entry.service).map(Some) };
         let methods = self.methods(entry.methods);
         let purpose = match entry.purpose {
-            Some(code) if !is_code(&code) => {
+            Some(code) if !is_purpose_code(&code) => {
                 self.problem("purpose", format!("{code:?} is not a legal basis code"), CODE_REMEDY);
                 None
             }
@@ -360,7 +361,7 @@ impl<'a> EntryReader<'a> {
 
     fn legal_basis(&mut self, entry: BasisEntry) -> Option<LegalBasis> {
         let steps = |field| [Step::Key("legal_basis"), Step::Key(field)];
-        if !is_code(&entry.code) {
+        if !is_purpose_code(&entry.code) {
             let what = format!("{:?} is not a code", entry.code);
             self.problems.push(self.place.problem(&steps("code"), what, CODE_REMEDY));
             return None;
@@ -432,11 +433,6 @@ fn unix_ms(text: &str, bound: Bound) -> Option<i64> {
         Err(_) => OffsetDateTime::parse(&text.replacen(' ', "T", 1), &Rfc3339).ok()?,
     };
     i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
-}
-
-fn is_code(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 fn is_service(name: &str) -> bool {

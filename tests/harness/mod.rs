@@ -3,6 +3,7 @@
 //! `KG/GOV/1` has the system `desk`, which asks; `KG/GOV/2` has the system `probe`, which answers ([`probe::Probe`]). All files are
 //! those that an operator writes, in a folder that goes when the test ends.
 
+pub(crate) mod demo;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod proof;
@@ -108,6 +109,7 @@ impl Federation {
             systems: Vec::new(),
             services: Vec::new(),
             auditors: Vec::new(),
+            purposes: Vec::new(),
         };
         for member in [CONSUMER, PROVIDER] {
             let id: MemberId = member.parse().unwrap();
@@ -139,6 +141,7 @@ impl Federation {
             descriptors: Sha256::digest(&descriptors).into(),
         });
         directory.auditors.push(directory::Auditor { identity: AUDITOR.parse().unwrap() });
+        directory.purposes = purposes();
         directory.sort();
 
         let federation = Self {
@@ -503,6 +506,26 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// The register of legal bases, with all that the tests' grants name.
+fn purposes() -> Vec<directory::Purpose> {
+    [
+        ("courts-law-1", "Закон о судах, ст. 1"),
+        ("data-law-5", "Закон об информации персонального характера, ст. 5"),
+        ("law-1", "Мыйзам № 1, 1-берене"),
+        ("law-2", "Мыйзам № 2, 1-берене"),
+        ("law-3", "Мыйзам № 3, 1-берене"),
+        ("law-9", "Мыйзам № 9, 1-берене"),
+    ]
+    .map(|(code, law)| directory::Purpose {
+        code: code.into(),
+        law: law.into(),
+        ky: "Сыноо".into(),
+        ru: "Проверка".into(),
+        en: "To test".into(),
+    })
+    .into()
 }
 
 const GRANTS: &str = r#"[[grant]]

@@ -4,6 +4,8 @@
 //! In: a message descriptor and [`PlanOptions`] (once), a message's bytes (for each). Out: the bytes that may go on, which
 //! are the same [`Bytes`] where nothing is dropped, and what was [`Found`]; or the [`Violation`]. Pure.
 
+pub mod rules;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
