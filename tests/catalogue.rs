@@ -203,14 +203,10 @@ impl Asking {
     async fn request(&self, more: &[&str]) -> (Output, String, String) {
         let mut args = vec!["grant", "request", "--config", self.clerk.to_str().unwrap()];
         args.extend(["--out", self.request.to_str().unwrap(), "--force", "--service", probe::SERVICE]);
-        args.extend([
-            "--purpose",
-            "law-7",
-            "--law",
-            "Мыйзам № 7, 3-берене",
-            "--reason",
-            "To \"address\" notices\n# signature: none",
-        ]);
+        args.extend(["--reason", "To \"address\" notices\n# signature: none"]);
+        if !more.contains(&"--purpose") {
+            args.extend(["--purpose", "law-3"]);
+        }
         args.extend(["--contact", "A. Asanova, +996 555 123456"]);
         args.extend(more);
         kopuro(&args).await
@@ -240,7 +236,7 @@ impl Asking {
                 provider: PROBE.parse().unwrap(),
                 service: probe::SERVICE.to_owned(),
                 methods: Methods::Named([method.to_owned()].into()),
-                legal_basis: LegalBasis { code: "law-7".into(), text: "Мыйзам № 7".into() },
+                legal_basis: LegalBasis { code: "law-3".into(), text: "Мыйзам № 3".into() },
                 from_unix_ms: None,
                 until_unix_ms: None,
                 rate: None,
@@ -279,7 +275,7 @@ async fn a_request_is_reviewed_signed_in_and_taken_up() {
     for part in [
         CLERK,
         "Министрлик KG/GOV/1",
-        "Мыйзам № 7, 3-берене",
+        "Мыйзам № 3, 1-берене",
         "A. Asanova",
         "Unary: one request, one response",
         "Expand: a STREAM of responses",
@@ -315,7 +311,7 @@ async fn a_request_is_reviewed_signed_in_and_taken_up() {
     // What the provider's node said last counts for a moment.
     let told = eventually("the catalogue tells it", async || {
         let (_, out, _) = kopuro(&["catalogue", "--json", "--config", asking.clerk.to_str().unwrap()]).await;
-        out.contains("law-7").then_some(out)
+        out.contains("law-3").then_some(out)
     });
     assert!(!told.await.contains("law-1"));
     let (output, _, err) = asking.review(&["--until", "2098-12-31", "--rate", "1000", "--sign-in"]).await;
@@ -323,14 +319,14 @@ async fn a_request_is_reviewed_signed_in_and_taken_up() {
     let (_, out, _) = asking.review(&[]).await;
     assert!(
         out.contains("It opens no field that is not open to this consumer today")
-            && out.contains("granted today on law-7"),
+            && out.contains("granted today on law-3"),
         "{out}"
     );
     let config = asking.node.to_str().unwrap();
     let (_, out, _) = kopuro(&["grant", "list", "--config", config]).await;
     assert!(out.contains(CLERK) && out.contains(DESK), "{out}");
     let (_, out, _) = kopuro(&["grant", "show", CLERK, "--config", config]).await;
-    assert!(out.contains("law-7") && !out.contains("law-1"), "{out}");
+    assert!(out.contains("law-3") && !out.contains("law-1"), "{out}");
     asking.running.stop().await;
 }
 
@@ -343,6 +339,8 @@ async fn a_request_that_was_changed_or_asks_for_what_is_not_there_is_refused() {
     assert!(err.contains("kopuro.test.v1.Blob has no field nothing.at_all"), "{err}");
     let (_, _, err) = asking.request(&["--methods", "Unary", "--categories", "helth"]).await;
     assert!(err.contains("of the category helth"), "{err}");
+    let (_, _, err) = asking.request(&["--methods", "Unary", "--everything", "--purpose", "law-77"]).await;
+    assert!(err.contains("law-77 is not in the directory's register"), "{err}");
     assert!(!asking.request.exists(), "nothing was written");
 
     let (output, _, err) = asking.request(&["--methods", "Unary", "--everything"]).await;

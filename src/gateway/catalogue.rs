@@ -30,6 +30,7 @@ use crate::proto::kopuro::catalogue::v1::{
 use crate::schema::annotations::MethodAnnotations;
 use crate::schema::{Offer, set_of};
 use crate::trust::certificate::PeerIdentity;
+use crate::trust::directory;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 
 /// Questions answered at once.
@@ -179,7 +180,10 @@ impl Catalogue for CatalogueService {
         Ok(Response::new(ListServicesResponse {
             system: system.to_string(),
             not_asked: not_asked.collect(),
-            purposes: purposes(&view, &services),
+            purposes: match all {
+                true => view.directory.purposes.iter().map(registered).collect(),
+                false => purposes(&view, &services),
+            },
             directory_version: view.directory.version,
             services,
         }))
@@ -288,9 +292,15 @@ fn purposes(view: &View, services: &[OfferedService]) -> Vec<Purpose> {
         let methods = offer.into_iter().flat_map(|offer| offer.descriptor.methods().collect::<Vec<_>>());
         codes.extend(methods.flat_map(|method| MethodAnnotations::of(&method).purposes));
     }
-    codes.into_iter().filter_map(|code| registered(view, &code)).collect()
+    codes.into_iter().filter_map(|code| view.directory.purpose(&code)).map(registered).collect()
 }
 
-fn registered(_view: &View, _code: &str) -> Option<Purpose> {
-    None
+fn registered(purpose: &directory::Purpose) -> Purpose {
+    Purpose {
+        code: purpose.code.clone(),
+        law: purpose.law.clone(),
+        text_ky: purpose.ky.clone(),
+        text_ru: purpose.ru.clone(),
+        text_en: purpose.en.clone(),
+    }
 }

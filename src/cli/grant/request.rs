@@ -86,7 +86,7 @@ async fn ask(mut args: Args) -> anyhow::Result<ExitCode> {
     let service = types.and_then(|types| types.get_service_by_name(&args.service));
     let service = service.with_context(|| format!("the node does not have the types of {}", args.service))?;
     let allowed = args.allowed(&service)?;
-    args.check_purpose(&service)?;
+    args.check_purpose(&service, &listed)?;
 
     let asked = Asked {
         consumer,
@@ -191,8 +191,12 @@ impl Args {
         Ok(Allowed::Fields(by_method))
     }
 
-    /// The legal basis must be one that the methods' author allows.
-    fn check_purpose(&self, service: &ServiceDescriptor) -> anyhow::Result<()> {
+    /// The legal basis must be one of the register, where there is one, and one that the methods' author allows.
+    fn check_purpose(&self, service: &ServiceDescriptor, listed: &ListServicesResponse) -> anyhow::Result<()> {
+        let register = &listed.purposes;
+        if !register.is_empty() && !register.iter().any(|purpose| purpose.code == self.purpose) {
+            bail!("{} is not in the directory's register of purposes (kopuro directory show lists it)", self.purpose);
+        }
         for method in service.methods().filter(|method| self.methods.iter().any(|name| name == method.name())) {
             let lawful = MethodAnnotations::of(&method).purposes;
             if !lawful.is_empty() && !lawful.contains(&self.purpose) {
