@@ -265,7 +265,7 @@ async fn a_request_is_reviewed_signed_in_and_taken_up() {
     assert_eq!(reason(&refused).unwrap().0, "GRANT_MISSING");
 
     let (output, out, err) =
-        asking.request(&["--methods", "Unary,Expand", "--everything", "--until", "2099-12-31"]).await;
+        asking.request(&["--methods", "Unary,Expand", "--fields", "value", "--until", "2099-12-31"]).await;
     assert!(output.status.success(), "{err}");
     assert!(out.contains(PROVIDER) && out.contains("Министрлик KG/GOV/2"), "{out}");
 
@@ -282,7 +282,6 @@ async fn a_request_is_reviewed_signed_in_and_taken_up() {
         "not granted today",
         "NEW",
         "It opens 2 fields more",
-        "warning: it opens whole responses",
         "warning: it has no rate",
         "[[grant]]",
         "Nothing was written",
@@ -302,6 +301,7 @@ async fn a_request_is_reviewed_signed_in_and_taken_up() {
     assert!(out.contains(file) && file.starts_with("KG-GOV-1-clerk_Probe_"), "{out}");
     let written = asking.running.federation.member_path(PROVIDER, "grants").join(file);
     let written = std::fs::read_to_string(written).unwrap();
+    assert!(written.contains("fields = { Expand = [\"value\"], Unary = [\"value\"] }"), "{written}");
     assert!(written.contains("until = \"2098-12-31\"") && written.contains("per_second = 1000"), "{written}");
 
     // The running node takes it up by itself: the call passes, and the catalogue tells it.
@@ -337,6 +337,10 @@ async fn a_request_that_was_changed_or_asks_for_what_is_not_there_is_refused() {
     assert!(err.contains("has no method Nothing; it has"), "{err}");
     let (_, _, err) = asking.request(&["--methods", "Unary", "--fields", "nothing.at_all"]).await;
     assert!(err.contains("kopuro.test.v1.Blob has no field nothing.at_all"), "{err}");
+    let (_, _, err) = asking.request(&["--methods", "Unary,Expand", "--fields", "Unary:value"]).await;
+    assert!(err.contains("names nothing of Expand"), "{err}");
+    let (_, _, err) = asking.request(&["--methods", "Unary", "--fields", "*,value"]).await;
+    assert!(err.contains("overlap"), "{err}");
     let (_, _, err) = asking.request(&["--methods", "Unary", "--categories", "helth"]).await;
     assert!(err.contains("of the category helth"), "{err}");
     let (_, _, err) = asking.request(&["--methods", "Unary", "--everything", "--purpose", "law-77"]).await;
@@ -345,6 +349,10 @@ async fn a_request_that_was_changed_or_asks_for_what_is_not_there_is_refused() {
 
     let (output, _, err) = asking.request(&["--methods", "Unary", "--everything"]).await;
     assert!(output.status.success(), "{err}");
+    let (_, out, _) = asking.review(&[]).await;
+    for part in ["warning: it opens whole responses", "warning: it has no end", "warning: it has no rate"] {
+        assert!(out.contains(part), "{part}:\n{out}");
+    }
     let good = std::fs::read_to_string(&asking.request).unwrap();
     let last = good.trim_end().lines().last().unwrap();
     for (bad, why) in [

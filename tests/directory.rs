@@ -137,6 +137,8 @@ proptest! {
         for (index, names) in names.chunks_exact(3).enumerate() {
             let id = format!("KG/COM/{index}").parse().unwrap();
             let [name_ky, name_ru, name_en] = [0, 1, 2].map(|language| names[language].clone());
+            let [ky, ru, en] = [&name_ky, &name_ru, &name_en].map(String::clone);
+            made.purposes.push(Purpose { code: format!("law.{index}"), law: names[0].clone(), ky, ru, en });
             made.members.push(Member { id, name_ky, name_ru, name_en });
         }
         made.sort();

@@ -421,6 +421,8 @@ mod tests {
         for more in [
             "",
             "from = \"2026-01-01\"\nuntil = \"2026-12-31\"\nrate = { per_second = 5, burst = 9 }\npublication = \"sealed\"",
+            "fields = { A = [\"p.name\", \"since\"], B = [\"*\"] }\nname_withheld = true\nunknown_fields = \"strip\"",
+            "categories = [\"identity\", \"kg.tax-secret\"]\nunknown_fields = \"pass\"\nunknown_response_fields = \"refuse\"",
             "from = \"2026-01-01T09:30:00+06:00\"\nuntil = \"2027-01-01T00:00:01Z\"\npublication = { delayed_days = 30 }",
         ] {
             let grant = grant(more);

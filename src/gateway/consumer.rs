@@ -83,7 +83,7 @@ fn authorise(
     let rule = view.outbound.decide(consumer, &provider, &exchange.service, &exchange.method).map_err(denied)?;
     let purpose = call.purpose.clone().or_else(|| rule.purpose.clone());
     purpose.clone().unwrap_or_default().clone_into(&mut exchange.legal_basis);
-    exchange.class = rule.publication.unwrap_or_default();
+    exchange.class = method.publication(rule.publication);
 
     let next = if provider.member() == &view.member {
         Next::Local(view.clone())

@@ -130,8 +130,8 @@ fn authorise(
         .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
         .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
-    exchange.class = grant.publication.unwrap_or_default();
-    grant.check_recorded(node.publication).map_err(denied)?;
+    exchange.class = method.publication(grant.publication);
+    exchange.class.check_recorded(node.publication).map_err(denied)?;
 
     let backend = view
         .backend(&provider)

@@ -4,9 +4,7 @@
 
 mod check;
 
-use prost_reflect::{
-    DynamicMessage, ExtensionDescriptor, FieldDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor, Value,
-};
+use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor, Value};
 
 pub use check::{AnnotationError, check, check_set, is_category};
 
@@ -48,15 +46,11 @@ pub struct MethodAnnotations {
 impl FieldAnnotations {
     /// Of a field.
     pub fn of(field: &FieldDescriptor) -> Self {
-        Self::read(&field.options())
+        Self::of_options(&field.options())
     }
 
-    /// Of an extension (proto2, editions).
-    pub fn of_extension(extension: &ExtensionDescriptor) -> Self {
-        Self::read(&extension.options())
-    }
-
-    fn read(options: &DynamicMessage) -> Self {
+    /// Of a field or an extension, from its `google.protobuf.FieldOptions`.
+    pub fn of_options(options: &DynamicMessage) -> Self {
         Self {
             subject: extension(options, "subject").and_then(|value| value.as_bool()).unwrap_or_default(),
             category: extension(options, "category").and_then(|value| Some(value.as_str()?.to_owned())),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
+use super::annotations::MethodAnnotations;
 use super::{SchemaError, digest};
+use crate::policy::Publication;
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
 
@@ -63,6 +65,8 @@ pub struct Method {
     pub server_streaming: bool,
     /// The types of request and response.
     pub descriptor: MethodDescriptor,
+    /// What its author says of it.
+    pub annotations: MethodAnnotations,
 }
 
 impl Catalogue {
@@ -142,6 +146,11 @@ impl Offer {
         self.methods.get(name)
     }
 
+    /// All methods of this version, in no particular order.
+    pub fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
+        self.methods.values()
+    }
+
     /// Every type of this system's descriptor set.
     pub fn pool(&self) -> &DescriptorPool {
         self.descriptor.parent_pool()
@@ -154,8 +163,16 @@ impl Method {
             path: format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name()).into(),
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
+            annotations: MethodAnnotations::of(&descriptor),
             descriptor,
         }
+    }
+
+    /// What of its exchanges is published, and when: as a grant or an outbound rule says, else as its author does, else
+    /// everything at once.
+    pub fn publication(&self, said: Option<Publication>) -> Publication {
+        let annotated = || self.annotations.publication.as_deref().and_then(|class| class.parse().ok());
+        said.or_else(annotated).unwrap_or_default()
     }
 
     /// Whether one message goes and one comes back.

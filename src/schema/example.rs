@@ -6,7 +6,12 @@
 
 mod pattern;
 
+use bytes::Bytes;
+use prost::Message;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
+
+use super::plan::{Allow, Found, Plan, PlanOptions};
+use crate::policy::UnknownFields;
 
 /// How deep messages in messages are filled in.
 const MAX_DEPTH: usize = 5;
@@ -18,6 +23,17 @@ const MAX_FIELDS: usize = 200;
 pub fn of(message: &MessageDescriptor) -> DynamicMessage {
     let mut maker = Maker { left: MAX_FIELDS };
     maker.message(message, &mut vec![message.full_name().to_owned()])
+}
+
+/// Why an example does not pass as it is, if it does not: a rule that it could not be made for.
+pub fn unfit(example: &DynamicMessage) -> Option<String> {
+    let options = PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules: true };
+    let plan = match Plan::compile(&example.descriptor(), &options) {
+        Ok(plan) => plan,
+        Err(error) => return Some(error.to_string()),
+    };
+    let bytes = Bytes::from(example.encode_to_vec());
+    plan.apply(&bytes, &mut Found::default()).err().map(|violation| violation.to_string())
 }
 
 struct Maker {
@@ -286,6 +302,31 @@ mod tests {
             r#"{"fromSequence":"1","limit":1,"kinds":["CHANGE_KIND_BIRTH"]}"#
         );
         assert!(json("kg.civil.v1.Change").contains(r#""recordedAt":"2026-01-31T09:00:00Z""#));
+    }
+
+    #[test]
+    fn rules_are_kept_where_they_are_simple() {
+        let folder = tempfile::tempdir().unwrap();
+        let proto = "syntax = \"proto3\"; package t; import \"buf/validate/validate.proto\"; message M { \
+            string pin = 1 [(buf.validate.field).string.pattern = \"^[0-9]{14}$\"]; \
+            string card = 2 [(buf.validate.field).string.pattern = \"^ID[0-9]{7}$\"]; \
+            string short = 3 [(buf.validate.field).string = {min_len: 6, max_len: 8}]; \
+            string mail = 4 [(buf.validate.field).string.email = true]; \
+            uint32 limit = 5 [(buf.validate.field).uint32 = {gte: 10, lte: 20}]; \
+            repeated string names = 6 [(buf.validate.field).repeated = {min_items: 2, items: {string: {prefix: \"N\"}}}]; \
+            int64 kind = 7 [(buf.validate.field).int64 = {in: [7, 8]}]; }";
+        std::fs::write(folder.path().join("t.proto"), proto).unwrap();
+        let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
+        let mut compiler = protox::Compiler::new([folder.path().to_str().unwrap(), ours]).unwrap();
+        compiler.include_imports(true).open_file("t.proto").unwrap();
+        let bytes = compiler.encode_file_descriptor_set();
+        let pool = prost_reflect::DescriptorPool::decode(&bytes[..]).unwrap();
+        let example = of(&pool.get_message_by_name("t.M").unwrap());
+        assert_eq!(
+            serde_json::to_string(&example).unwrap(),
+            r#"{"pin":"20109198714151","card":"ID1111111","short":"textaa","mail":"name@example.kg","limit":10,"names":["N","N"],"kind":"7"}"#
+        );
+        assert_eq!(unfit(&example), None);
     }
 
     #[test]

@@ -164,6 +164,8 @@ pub(super) struct FieldView {
 pub(super) struct Example {
     /// A message that fits the type.
     pub(super) request: serde_json::Value,
+    /// A rule of the type that it breaks: something in it is to be replaced before it passes.
+    pub(super) breaks: Option<String>,
     pub(super) kopuro: String,
     /// Of methods without streams.
     pub(super) curl: Option<String>,
@@ -314,13 +316,14 @@ impl Making<'_> {
     }
 
     fn example(&self, method: &MethodDescriptor, grants: &[Granted], client: &Client) -> Option<Example> {
-        let request = serde_json::to_value(example::of(&method.input())).ok()?;
+        let made = example::of(&method.input());
+        let request = serde_json::to_value(&made).ok()?;
         let mut codes: Vec<&str> =
             grants.iter().filter(|grant| grant.in_force).map(|grant| grant.basis.code.as_str()).collect();
         codes.dedup();
         // Where several bases are possible, the call names one.
         let purpose = (self.method.purpose.is_empty() && codes.len() > 1).then(|| codes[0]);
-        Some(client.example(self.offered, method, request, purpose))
+        Some(Example { breaks: example::unfit(&made), ..client.example(self.offered, method, request, purpose) })
     }
 }
 
@@ -415,7 +418,7 @@ impl Client {
             let url = quoted(&format!("{}/{path}", self.node.trim_end_matches('/')));
             format!("curl {} -H 'content-type: application/json'{headers} -d {data} {url}", self.curl)
         });
-        Example { kopuro: format!("kopuro call {} {path}{flags} -d {data}", self.kopuro), curl, request }
+        Example { kopuro: format!("kopuro call {} {path}{flags} -d {data}", self.kopuro), curl, breaks: None, request }
     }
 
     fn how_to_ask(

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use super::model::plain;
 use super::model::{Basis, FieldView, Granted, Method, Model, Service, State};
 
 /// The table, or the details of all that is in the model.
@@ -144,6 +145,9 @@ fn of_method(out: &mut String, method: &Method) {
     }
     if let Some(example) = &method.example {
         let _ = writeln!(out, "\n  Example\n    {}", example.kopuro);
+        if let Some(rule) = &example.breaks {
+            let _ = writeln!(out, "    (replace in it: {})", plain(rule));
+        }
         if let Some(curl) = &example.curl {
             let _ = writeln!(out, "    {curl}");
         }

@@ -55,10 +55,8 @@ pub enum AnnotationError {
         /// What it is.
         kind: String,
     },
-    /// `commit` on what has no value of its own on the wire.
-    #[error(
-        "{field} is annotated with commit and is {kind}: commit to a single field, or to a list of strings, bytes or messages"
-    )]
+    /// `commit` on a message or a map.
+    #[error("{field} is annotated with commit and is {kind}: commit to the single fields that are to be opened alone")]
     CommitType {
         /// The field.
         field: String,
@@ -101,12 +99,9 @@ pub enum AnnotationError {
 
 /// Whether a category is registered, or one of somebody's own, with a dot in its name.
 pub fn is_category(name: &str) -> bool {
-    let well_formed = (1..=64).contains(&name.len())
-        && name.split('.').all(|part| !part.is_empty())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_'));
-    well_formed && (name.contains('.') || CORE_CATEGORIES.contains(&name))
+    let of_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let own = || name.contains('.') && name.split('.').all(|part| !part.is_empty() && part.bytes().all(of_word));
+    CORE_CATEGORIES.contains(&name) || own()
 }
 
 /// What is wrong with the annotations of a service, of its methods and of every type that they can carry; in the order of
@@ -195,14 +190,15 @@ impl Checker {
             }
             for field in message.fields() {
                 let said = FieldAnnotations::of(&field);
-                self.field(field.full_name(), &field.options(), &said, &field.kind(), field.is_list(), field.is_map());
+                self.field(field.full_name(), &field.options(), &said, &field.kind(), field.is_map());
                 if let Kind::Message(inner) = field.kind() {
                     open.push(inner);
                 }
             }
             for field in message.extensions() {
-                let said = FieldAnnotations::of_extension(&field);
-                self.field(field.full_name(), &field.options(), &said, &field.kind(), field.is_list(), field.is_map());
+                let options = field.options();
+                let said = FieldAnnotations::of_options(&options);
+                self.field(field.full_name(), &options, &said, &field.kind(), field.is_map());
                 if let Kind::Message(inner) = field.kind() {
                     open.push(inner);
                 }
@@ -210,15 +206,7 @@ impl Checker {
         }
     }
 
-    fn field(
-        &mut self,
-        name: &str,
-        options: &DynamicMessage,
-        said: &FieldAnnotations,
-        kind: &Kind,
-        list: bool,
-        map: bool,
-    ) {
+    fn field(&mut self, name: &str, options: &DynamicMessage, said: &FieldAnnotations, kind: &Kind, map: bool) {
         self.undefined(options, name, &[50740, 50741, 50742, BUF_VALIDATE]);
         let what = if map { "a map".to_owned() } else { Words(kind).to_string() };
         let holds_a_number =
@@ -226,11 +214,8 @@ impl Checker {
         if said.subject && !holds_a_number {
             self.errors.push(AnnotationError::SubjectType { field: name.to_owned(), kind: what.clone() });
         }
-        // Numbers in a list may come packed: several values, or parts of them, in one.
-        let packable = list && !matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_));
-        if said.commit && (packable || map) {
-            let kind = if map { what } else { format!("repeated {what}") };
-            self.errors.push(AnnotationError::CommitType { field: name.to_owned(), kind });
+        if said.commit && matches!(kind, Kind::Message(_)) {
+            self.errors.push(AnnotationError::CommitType { field: name.to_owned(), kind: what });
         }
         if let Some(category) = said.category.as_ref().filter(|category| !is_category(category)) {
             self.errors.push(AnnotationError::Category { field: name.to_owned(), category: category.clone() });

@@ -176,6 +176,9 @@ pub(super) fn print(directory: &Directory) -> String {
     for Auditor { identity } in &directory.auditors {
         table("auditors", &[("identity", identity)]);
     }
+    for Purpose { code, law, ky, ru, en } in &directory.purposes {
+        table("purposes", &[("code", code), ("law", law), ("ky", ky), ("ru", ru), ("en", en)]);
+    }
     out
 }
 

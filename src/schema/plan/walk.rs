@@ -1,0 +1,313 @@
+//! One walk over a message's bytes.
+
+use bytes::Bytes;
+
+use super::cut::{Cuts, Frame};
+use super::seen::Seen;
+use super::table::{COUNTED, Form, LENGTH, MAP, NO_BIT, NOTED, Node, ONCE, PACKABLE, Slot, WITHHELD};
+use super::wire::{self, What};
+use super::{Found, MAX_DEPTH, Plan, Violation};
+use crate::policy::UnknownFields;
+
+const TOO_LONG: What = "a message of more than 2 GiB";
+const TOO_DEEP: What = "messages nested more than 100 deep";
+const WRONG_WIRE_TYPE: What = "its wire type is not that of the field";
+const NOT_UTF8: What = "it is not UTF-8";
+const TWICE: What = "it comes more than once, or with another field of its oneof, and only one of them can count";
+
+/// Walks `message` by `plan`.
+pub(super) fn apply(plan: &Plan, message: &Bytes, found: &mut Found) -> Result<Bytes, Violation> {
+    let mut walk = Walk {
+        plan,
+        found,
+        cuts: Cuts::default(),
+        named: [u32::MAX; 64],
+        unknown_named: (0, 0),
+        entry_is_unknown: false,
+    };
+    let Some(root) = plan.nodes.first() else { return Ok(message.clone()) };
+    let frame = Frame::root();
+    let walked = if i32::try_from(message.len()).is_ok() {
+        walk.message(root, message, 0, MAX_DEPTH, &frame)
+    } else {
+        Err(Fault::malformed(TOO_LONG))
+    };
+    match walked {
+        Ok(()) => Ok(walk.cuts.apply(message)),
+        Err(fault) => Err(fault.violation(plan)),
+    }
+}
+
+/// A violation on its way up: it learns the path as the walk returns.
+#[derive(Debug)]
+pub(super) struct Fault {
+    kind: FaultKind,
+    /// From the inside out, indices of fields.
+    path: Vec<u32>,
+}
+
+#[derive(Debug)]
+enum FaultKind {
+    Malformed(What),
+    Unknown(u32),
+    UnknownType,
+    Rule(String),
+}
+
+impl Fault {
+    #[cold]
+    pub(super) fn malformed(what: What) -> Box<Self> {
+        Box::new(Self { kind: FaultKind::Malformed(what), path: Vec::new() })
+    }
+
+    #[cold]
+    fn unknown(number: u32) -> Box<Self> {
+        Box::new(Self { kind: FaultKind::Unknown(number), path: Vec::new() })
+    }
+
+    #[cold]
+    fn unknown_type() -> Box<Self> {
+        Box::new(Self { kind: FaultKind::UnknownType, path: Vec::new() })
+    }
+
+    #[cold]
+    pub(super) fn rule(rule: String) -> Box<Self> {
+        Box::new(Self { kind: FaultKind::Rule(rule), path: Vec::new() })
+    }
+
+    #[cold]
+    pub(super) fn within(mut self: Box<Self>, field: u32) -> Box<Self> {
+        self.path.push(field);
+        self
+    }
+
+    #[cold]
+    fn violation(self, plan: &Plan) -> Violation {
+        let names: Vec<&str> =
+            self.path.iter().rev().filter_map(|&field| Some(&*plan.fields.get(field as usize)?.name)).collect();
+        let path = if names.is_empty() { plan.message.full_name().to_owned() } else { names.join(".") };
+        match self.kind {
+            FaultKind::Malformed(what) => Violation::Malformed { path, what },
+            FaultKind::Unknown(number) => Violation::Unknown { path, number },
+            FaultKind::UnknownType => Violation::UnknownType { path },
+            FaultKind::Rule(rule) => Violation::Rule { path, rule },
+        }
+    }
+}
+
+pub(super) type Walked<T> = Result<T, Box<Fault>>;
+
+/// The state of one walk.
+pub(super) struct Walk<'p, 'f> {
+    pub(super) plan: &'p Plan,
+    pub(super) found: &'f mut Found,
+    pub(super) cuts: Cuts,
+    /// Withheld fields that were named already, by the last bits of their index.
+    pub(super) named: [u32; 64],
+    /// The unknown field that was named last, and how many were.
+    pub(super) unknown_named: (u32, u32),
+    /// A map entry has come whose value is a number that its closed enum does not have.
+    entry_is_unknown: bool,
+}
+
+impl<'p> Walk<'p, '_> {
+    /// Walks the message that is `buf` from `pos` to its end.
+    fn message(&mut self, node: &'p Node, buf: &[u8], mut pos: usize, depth: u32, frame: &Frame<'_>) -> Walked<()> {
+        let begin = pos;
+        let mut seen = Seen::default();
+        let mut counts: Vec<usize> = vec![0; usize::from(node.counts)];
+        let held = if node.any { self.held_by_any(node, buf, pos)? } else { Held::Nothing };
+        if matches!(held, Held::Stripped) {
+            self.strip(node, frame, 2, begin, buf.len());
+            return Ok(());
+        }
+        while pos < buf.len() {
+            let start = pos;
+            let (number, wire) = wire::tag(buf, &mut pos).map_err(Fault::malformed)?;
+            let slot = node.slot(number);
+            let after_tag = pos;
+            let value = wire::value(wire, buf, &mut pos).map_err(|what| in_field(Fault::malformed(what), slot))?;
+            if slot.wire != wire {
+                if slot.form == Form::Absent {
+                    self.unknown(node, frame, number, start, pos)?;
+                    continue;
+                }
+                if wire != LENGTH || !slot.has(PACKABLE) {
+                    return Err(Fault::malformed(WRONG_WIRE_TYPE).within(slot.field));
+                }
+                let at = Ends { start, after_tag, value };
+                self.packed(node, slot, &buf[..pos], at, number, frame, &mut counts)?;
+                continue;
+            }
+            match slot.form {
+                Form::Plain | Form::Absent | Form::Group => {}
+                Form::Text => {
+                    if std::str::from_utf8(&buf[value..pos]).is_err() {
+                        return Err(Fault::malformed(NOT_UTF8).within(slot.field));
+                    }
+                }
+                Form::Closed => {
+                    if !self.is_in_enum(slot, buf, value)? {
+                        if slot.has(WITHHELD) {
+                            self.withhold(slot, frame, start, pos);
+                        } else if node.entry {
+                            self.entry_is_unknown = true;
+                        } else {
+                            self.unknown(node, frame, number, start, pos)?;
+                        }
+                        continue;
+                    }
+                }
+                Form::Message => {
+                    let Some(child) = self.plan.nodes.get(slot.child as usize) else { continue };
+                    let Some(depth) = depth.checked_sub(1) else {
+                        return Err(Fault::malformed(TOO_DEEP).within(slot.field));
+                    };
+                    let inner = Frame::within(frame, after_tag, value, &self.cuts);
+                    self.message(child, &buf[..pos], value, depth, &inner).map_err(|f| f.within(slot.field))?;
+                    self.cuts.close(&inner, pos);
+                    if self.entry_is_unknown && slot.has(MAP) {
+                        self.entry_is_unknown = false;
+                        if !slot.has(WITHHELD) {
+                            self.unknown(node, frame, number, start, pos)?;
+                            continue;
+                        }
+                    }
+                }
+                Form::AnyValue => {
+                    if let Held::Message(child) = held {
+                        let Some(depth) = depth.checked_sub(1) else {
+                            return Err(Fault::malformed(TOO_DEEP).within(slot.field));
+                        };
+                        let inner = Frame::within(frame, after_tag, value, &self.cuts);
+                        self.message(child, &buf[..pos], value, depth, &inner).map_err(|f| f.within(slot.field))?;
+                        self.cuts.close(&inner, pos);
+                    }
+                }
+            }
+            if slot.bit != NO_BIT && seen.insert(slot.bit) && slot.has(ONCE) {
+                return Err(Fault::malformed(TWICE).within(slot.field));
+            }
+            if slot.flags & (NOTED | COUNTED | WITHHELD) != 0 {
+                self.special(slot, &buf[value..pos], &mut seen, &mut counts)?;
+                if slot.has(WITHHELD) {
+                    self.withhold(slot, frame, start, pos);
+                }
+            }
+        }
+        if let Held::Message(child) = held
+            && !seen.has(node.slot(ANY_VALUE).bit)
+        {
+            self.message(child, &[], 0, depth, frame).map_err(|fault| in_field(fault, node.slot(ANY_VALUE)))?;
+        }
+        if node.ends.is_empty() { Ok(()) } else { self.ends(node, &seen, &counts) }
+    }
+
+    /// A list of numbers that came packed.
+    #[allow(clippy::too_many_arguments, reason = "what the loop knows of the field")]
+    fn packed(
+        &mut self,
+        node: &Node,
+        slot: Slot,
+        buf: &[u8],
+        at: Ends,
+        number: u32,
+        frame: &Frame<'_>,
+        counts: &mut [usize],
+    ) -> Walked<()> {
+        let payload = Frame::within(frame, at.after_tag, at.value, &self.cuts);
+        let mut pos = at.value;
+        let mut count = 0;
+        while pos < buf.len() {
+            let start = pos;
+            wire::value(slot.wire, buf, &mut pos)
+                .map_err(|_| Fault::malformed(wire::PACKED_OVERRUN).within(slot.field))?;
+            if slot.form == Form::Closed && !self.is_in_enum(slot, buf, start)? {
+                if !slot.has(WITHHELD) {
+                    self.unknown(node, &payload, number, start, pos)?;
+                }
+                continue;
+            }
+            if slot.has(NOTED) {
+                self.note(slot, &buf[start..pos])?;
+            }
+            count += 1;
+        }
+        self.cuts.close(&payload, pos);
+        if slot.has(COUNTED) {
+            self.count(slot, count, counts);
+        }
+        if slot.has(WITHHELD) {
+            self.withhold(slot, frame, at.start, pos);
+        }
+        Ok(())
+    }
+
+    fn is_in_enum(&self, slot: Slot, buf: &[u8], mut at: usize) -> Walked<bool> {
+        let number = wire::varint(buf, &mut at).map_err(Fault::malformed)?;
+        Ok(self.plan.enums.get(slot.child as usize).is_some_and(|numbers| numbers.has(number as i32)))
+    }
+
+    /// A field that the type does not know.
+    fn unknown(&mut self, node: &Node, frame: &Frame<'_>, number: u32, start: usize, end: usize) -> Walked<()> {
+        match node.unknown {
+            UnknownFields::Refuse => return Err(Fault::unknown(number)),
+            UnknownFields::Strip => self.strip(node, frame, number, start, end),
+            UnknownFields::Pass => {}
+        }
+        Ok(())
+    }
+
+    /// What a `google.protobuf.Any` holds, by the name in it.
+    fn held_by_any(&self, node: &Node, buf: &[u8], mut pos: usize) -> Walked<Held<'p>> {
+        let (mut url, mut is_empty): (&[u8], _) = (&[], true);
+        while pos < buf.len() {
+            // What is malformed, the walk finds.
+            let Ok((number, wire)) = wire::tag(buf, &mut pos) else { return Ok(Held::Nothing) };
+            let Ok(start) = wire::value(wire, buf, &mut pos) else { return Ok(Held::Nothing) };
+            match (number, wire) {
+                (ANY_TYPE, LENGTH) => url = &buf[start..pos],
+                (ANY_VALUE, LENGTH) => is_empty = start == pos,
+                _ => {}
+            }
+        }
+        if url.is_empty() && is_empty {
+            return Ok(Held::Nothing);
+        }
+        let name = std::str::from_utf8(url).ok().and_then(|url| Some(url.rsplit_once('/')?.1));
+        let child = name.and_then(|name| self.plan.any.get(name)).map(|nodes| nodes[usize::from(node.silent)]);
+        match (child.and_then(|child| self.plan.nodes.get(child as usize)), node.unknown) {
+            (Some(child), _) => Ok(Held::Message(child)),
+            (None, UnknownFields::Refuse) => Err(Fault::unknown_type()),
+            (None, UnknownFields::Strip) => Ok(Held::Stripped),
+            (None, UnknownFields::Pass) => Ok(Held::Nothing),
+        }
+    }
+}
+
+/// The fields of `google.protobuf.Any`.
+const ANY_TYPE: u32 = 1;
+const ANY_VALUE: u32 = 2;
+
+/// What a `google.protobuf.Any` holds.
+#[derive(Debug, Clone, Copy)]
+enum Held<'p> {
+    /// Nothing that is looked into.
+    Nothing,
+    /// A message of this node.
+    Message(&'p Node),
+    /// A message of a type that is not known, and stripped.
+    Stripped,
+}
+
+/// Where a field begins, where its tag ends, and where its value begins.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    start: usize,
+    after_tag: usize,
+    value: usize,
+}
+
+fn in_field(fault: Box<Fault>, slot: Slot) -> Box<Fault> {
+    if slot.form == Form::Absent { fault } else { fault.within(slot.field) }
+}
