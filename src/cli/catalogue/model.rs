@@ -1,5 +1,7 @@
 //! What a system may call, put together from what the node lists and the services' types. This is the JSON.
 
+mod client;
+
 use std::collections::BTreeMap;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
@@ -14,6 +16,7 @@ use crate::proto::kopuro::catalogue::v1::{self as wire, grant};
 use crate::schema::annotations::MethodAnnotations;
 use crate::schema::example;
 use crate::schema::fields::{Field, Fields, Opening};
+use client::Client;
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -32,15 +35,6 @@ pub(super) struct Model {
     pub(super) client: Client,
     #[serde(skip)]
     now_unix_ms: i64,
-}
-
-/// How commands reach the node.
-#[derive(Debug)]
-pub(super) struct Client {
-    /// `--config call.toml`, or the flags.
-    kopuro: String,
-    curl: String,
-    node: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -382,81 +376,6 @@ fn views(fields: Fields, crosses: impl Fn(&Field) -> BTreeMap<String, &'static s
     fields.leaves.into_iter().map(view).collect()
 }
 
-impl Client {
-    fn new(destination: &Destination) -> Self {
-        let file = |path: &std::path::Path| quoted(&path.display().to_string());
-        let (cert, key, root) = (file(&destination.cert), file(&destination.key), file(&destination.root));
-        let kopuro = match &destination.config {
-            Some(config) => format!("--config {}", file(config)),
-            None => format!("--node {} --cert {cert} --key {key} --ca {root}", quoted(&destination.node)),
-        };
-        Self { kopuro, curl: format!("--cert {cert} --key {key} --cacert {root}"), node: destination.node.clone() }
-    }
-
-    fn example(
-        &self,
-        offered: &wire::OfferedService,
-        method: &MethodDescriptor,
-        request: serde_json::Value,
-        purpose: Option<&str>,
-    ) -> Example {
-        let path = format!("{}/{}", offered.service, method.name());
-        let (mut flags, mut headers) = (String::new(), String::new());
-        let mut name = |flag: &str, value: &str| {
-            flags.push_str(&format!(" --{flag} {}", quoted(value)));
-            headers.push_str(&format!(" -H {}", quoted(&format!("kopuro-{flag}: {value}"))));
-        };
-        if offered.several {
-            name("provider", &offered.provider);
-        }
-        if let Some(code) = purpose {
-            name("purpose", code);
-        }
-        let data = quoted(&request.to_string());
-        let unary = !method.is_client_streaming() && !method.is_server_streaming();
-        let curl = unary.then(|| {
-            let url = quoted(&format!("{}/{path}", self.node.trim_end_matches('/')));
-            format!("curl {} -H 'content-type: application/json'{headers} -d {data} {url}", self.curl)
-        });
-        Example { kopuro: format!("kopuro call {} {path}{flags} -d {data}", self.kopuro), curl, breaks: None, request }
-    }
-
-    fn how_to_ask(
-        &self,
-        offered: &wire::OfferedService,
-        method: &str,
-        annotations: &MethodAnnotations,
-        descriptor: Option<&MethodDescriptor>,
-    ) -> String {
-        let purpose = annotations.purposes.first().map_or("CODE", String::as_str);
-        let categories = descriptor.map(|method| Fields::of(&method.output())).unwrap_or_default();
-        let categories: Vec<&str> = categories.categories().into_iter().collect();
-        let what = if categories.is_empty() {
-            "--everything".to_owned()
-        } else {
-            format!("--categories {}", quoted(&categories.join(",")))
-        };
-        format!(
-            "kopuro grant request {} --service {} --provider {} --methods {} {what} --purpose {} --reason '…' --contact '…'",
-            self.kopuro,
-            quoted(&offered.service),
-            quoted(&offered.provider),
-            quoted(method),
-            quoted(purpose),
-        )
-    }
-}
-
-/// For a POSIX shell.
-pub(super) fn quoted(text: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
-    if !text.is_empty() && text.chars().all(safe) {
-        plain(text)
-    } else {
-        format!("'{}'", plain(text).replace('\'', r"'\''"))
-    }
-}
-
 /// Text from elsewhere, without what would steer a terminal or turn the direction of what follows.
 pub(in crate::cli) fn plain(text: &str) -> String {
     let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -468,11 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shells_and_terminals_are_safe() {
-        assert_eq!(quoted("kg.civil.v1/Get"), "kg.civil.v1/Get");
-        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
-        assert_eq!(quoted(""), "''");
-        assert_eq!(quoted("a\u{1b}[2Jb"), "'a\u{fffd}[2Jb'");
+    fn terminals_are_safe() {
         assert_eq!(plain("a\nb\u{202e}c"), "a\u{fffd}b\u{fffd}c");
     }
 }

@@ -155,6 +155,9 @@ fn of_method(page: &mut String, method: &Method) {
     }
     if let Some(example) = &method.example {
         let _ = write!(page, "<h3>{}</h3><pre>{}</pre>", say(|w| w.example), escape(&example.kopuro));
+        if let Some(rule) = &example.breaks {
+            let _ = write!(page, "<p class=\"small\" lang=\"en\">{}</p>", escape(rule));
+        }
         if let Some(curl) = &example.curl {
             let _ = write!(page, "<pre>{}</pre>", escape(curl));
         }
@@ -240,10 +243,14 @@ fn of_fields(page: &mut String, title: &str, fields: &[FieldView]) {
 
 fn marks(field: &FieldView) -> String {
     let mut marks = String::new();
-    let said: [(bool, fn(&Words) -> &'static str); 3] =
-        [(field.repeated, |w| w.repeated), (field.subject, |w| w.subject), (field.commit, |w| w.committed)];
-    for (_, mark) in said.into_iter().filter(|(set, _)| *set) {
-        let _ = write!(marks, " · {}", say(mark));
+    for (set, mark) in [
+        (field.repeated, say(|w| w.repeated)),
+        (field.subject, say(|w| w.subject)),
+        (field.commit, say(|w| w.committed)),
+    ] {
+        if set {
+            let _ = write!(marks, " · {mark}");
+        }
     }
     marks
 }

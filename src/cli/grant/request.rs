@@ -183,7 +183,7 @@ impl Args {
                 by_method.entry(method.clone()).or_default().insert(path.to_owned());
             }
         }
-        for method in outputs.keys().filter(|method| !by_method.contains_key(*method)) {
+        if let Some(method) = outputs.keys().find(|method| !by_method.contains_key(*method)) {
             bail!(
                 "--fields names nothing of {method}: its responses would be empty; name some, or leave the method out"
             );
