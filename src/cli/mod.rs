@@ -7,12 +7,14 @@ mod catalogue;
 mod connect;
 pub mod demo;
 mod directory;
+mod doctor;
 mod grant;
 mod log;
 mod manual;
 mod monitor;
 mod node;
 mod pki;
+mod status;
 mod trusted;
 mod witness;
 
@@ -28,6 +30,10 @@ pub struct Cli {
 enum Command {
     /// Run a ministry's node, or check its configuration
     Node(node::Args),
+    /// Show a running node at a glance
+    Status(status::Args),
+    /// Say what ails a node, and what to do
+    Doctor(doctor::Args),
     /// Start four ministries with synthetic data and show them exchange
     Demo(demo::Args),
     /// Call a service through a node by hand
@@ -56,6 +62,8 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
     match cli.command {
         Command::Node(args) => node::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
         Command::Catalogue(args) => catalogue::run(*args),

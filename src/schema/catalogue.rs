@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::annotations::MethodAnnotations;
+use super::http::{Route, Routes, Rule};
 use super::{SchemaError, digest};
 use crate::policy::Publication;
 use crate::trust::directory::{self, Directory};
@@ -33,6 +34,7 @@ impl From<&directory::Service> for ServiceOffer {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     services: HashMap<Box<str>, Arc<Service>>,
+    routes: Routes,
     problems: Vec<SchemaError>,
 }
 
@@ -82,8 +84,11 @@ impl Catalogue {
                 }
             }
         }
-        let services = catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
-        Self { services, problems: catalogue.problems }
+        let services: HashMap<_, _> =
+            catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
+        let mut problems = catalogue.problems;
+        let routes = routes(services.values(), &mut problems);
+        Self { services, routes, problems }
     }
 
     /// The catalogue of a directory.
@@ -110,6 +115,11 @@ impl Catalogue {
     /// All services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The HTTP requests that stand for methods, by `google.api.http`.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// What of the directory is left out, and why.
@@ -224,6 +234,31 @@ impl Builder<'_> {
         entry.offers.push(Offer { provider: provider.clone(), descriptor, methods });
         Ok(())
     }
+}
+
+fn routes<'a>(services: impl Iterator<Item = &'a Arc<Service>>, problems: &mut Vec<SchemaError>) -> Routes {
+    let mut routes = Routes::default();
+    for service in services {
+        for offer in &service.offers {
+            for method in offer.methods.values() {
+                match Rule::of(&method.descriptor) {
+                    Ok(rules) => {
+                        for rule in rules {
+                            let (provider, method) = (offer.provider.clone(), method.clone());
+                            routes.add(Route { provider, method, rule: Arc::new(rule) });
+                        }
+                    }
+                    Err(reason) => problems.push(SchemaError::HttpRule {
+                        service: service.name.to_string(),
+                        method: method.descriptor.name().to_owned(),
+                        provider: offer.provider.clone(),
+                        reason,
+                    }),
+                }
+            }
+        }
+    }
+    routes
 }
 
 fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaError> {

@@ -4,6 +4,7 @@
 //! those that an operator writes, in a folder that goes when the test ends.
 
 pub(crate) mod demo;
+pub(crate) mod http_backend;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod proof;
@@ -11,6 +12,7 @@ pub(crate) mod published;
 pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod stand_in;
+pub(crate) mod web;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -175,6 +177,22 @@ impl Federation {
         self.directory.sort();
         self.registry_port = Some(free_port());
         self
+    }
+
+    /// Lists one more service of a system, which is listed too.
+    pub(crate) fn add_service(&mut self, system: &str, service: &str, descriptors: &[u8]) {
+        let id: SystemId = system.parse().unwrap();
+        if !self.directory.has_system(&id) {
+            self.directory.systems.push(directory::System { id: id.clone() });
+        }
+        let descriptors_digest = Sha256::digest(descriptors).into();
+        self.directory.services.push(directory::Service {
+            name: service.into(),
+            provider: id,
+            descriptors: descriptors_digest,
+        });
+        self.directory.sort();
+        self.write_all(descriptors);
     }
 
     /// Starts the back-end of [`Self::with_registry`].

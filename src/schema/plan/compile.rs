@@ -14,7 +14,8 @@ use super::draft::{self, Draft};
 use super::mask::{Branch, Mask};
 use super::rules::Rules;
 use super::table::{
-    COUNTED, End, Field, Form, LENGTH, MAP, NEVER, NO_BIT, NOTED, Numbers, PACKABLE, Part, Scalar, Slot, WITHHELD,
+    COUNTED, End, FIXED32, FIXED64, Field, Form, LENGTH, MAP, NEVER, NO_BIT, NOTED, Numbers, PACKABLE, Part, Scalar,
+    Slot, VARINT, WITHHELD,
 };
 use super::{Allow, MAX_FIELDS, MAX_NODES, Plan, PlanError, PlanOptions};
 use crate::policy::UnknownFields;
@@ -205,7 +206,12 @@ impl<'a> Compiler<'a> {
             (Kind::Enum(numbers), _) if declared::is_closed(numbers) => Form::Closed,
             (_, Some(Scalar::Text)) if field.utf8 || needs_text => Form::Text,
             (_, Some(Scalar::Bytes)) if kind.any && field.number == 2 => Form::AnyValue,
-            (_, Some(_)) => Form::Plain,
+            (_, Some(scalar)) => match scalar.wire() {
+                VARINT => Form::Varint,
+                FIXED32 => Form::Fixed32,
+                FIXED64 => Form::Fixed64,
+                _ => Form::Bytes,
+            },
             (_, None) => Form::Message,
         };
         let draft = &mut self.nodes[node];

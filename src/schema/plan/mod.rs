@@ -25,6 +25,7 @@ mod note;
 pub mod rules;
 mod seen;
 mod table;
+mod utf8;
 mod walk;
 mod wire;
 

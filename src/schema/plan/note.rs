@@ -5,7 +5,7 @@ use super::cut::Frame;
 use super::rules;
 use super::seen::Seen;
 use super::table::{COUNTED, End, Field, LENGTH, NO_BIT, NOTED, Node, Part, Scalar, Slot};
-use super::walk::{Fault, Walk, Walked};
+use super::walk::{Fault, NAMED, Walk, Walked};
 use super::wire::{self, What};
 use super::{MAX_SUBJECT_BYTES, MAX_WITHHELD_PATHS};
 
@@ -119,7 +119,7 @@ impl Walk<'_, '_> {
     pub(super) fn withhold(&mut self, slot: Slot, frame: &Frame<'_>, start: usize, end: usize) {
         self.cuts.cut(frame, start, end);
         self.found.withheld += 1;
-        let named = &mut self.named[slot.field as usize % 64];
+        let named = &mut self.named[slot.field as usize % NAMED];
         if *named != slot.field {
             *named = slot.field;
             if let Some(field) = self.plan.fields.get(slot.field as usize)

@@ -25,8 +25,14 @@ pub(super) const NEVER: u8 = 8;
 pub(super) enum Form {
     /// There is no such field.
     Absent,
-    /// By its wire type alone.
-    Plain,
+    /// Any varint.
+    Varint,
+    /// Any four bytes.
+    Fixed32,
+    /// Any eight bytes.
+    Fixed64,
+    /// Any bytes.
+    Bytes,
     /// It is UTF-8.
     Text,
     /// It is one of the numbers in the enum table `child`; else the field is unknown (`closed` enums).

@@ -4,7 +4,10 @@ use bytes::Bytes;
 
 use super::cut::{Cuts, Frame};
 use super::seen::Seen;
-use super::table::{COUNTED, Form, LENGTH, MAP, NO_BIT, NOTED, Node, ONCE, PACKABLE, Slot, WITHHELD};
+use super::table::{
+    COUNTED, FIXED32, FIXED64, Form, LENGTH, MAP, NO_BIT, NOTED, Node, ONCE, PACKABLE, Slot, VARINT, WITHHELD,
+};
+use super::utf8;
 use super::wire::{self, What};
 use super::{Found, MAX_DEPTH, Plan, Violation};
 use crate::policy::UnknownFields;
@@ -21,7 +24,7 @@ pub(super) fn apply(plan: &Plan, message: &Bytes, found: &mut Found) -> Result<B
         plan,
         found,
         cuts: Cuts::default(),
-        named: [u32::MAX; 64],
+        named: [u32::MAX; NAMED],
         unknown_named: (0, 0),
         entry_is_unknown: false,
     };
@@ -97,13 +100,16 @@ impl Fault {
 
 pub(super) type Walked<T> = Result<T, Box<Fault>>;
 
+/// How many withheld fields are remembered as named.
+pub(super) const NAMED: usize = 16;
+
 /// The state of one walk.
 pub(super) struct Walk<'p, 'f> {
     pub(super) plan: &'p Plan,
     pub(super) found: &'f mut Found,
     pub(super) cuts: Cuts,
     /// Withheld fields that were named already, by the last bits of their index.
-    pub(super) named: [u32; 64],
+    pub(super) named: [u32; NAMED],
     /// The unknown field that was named last, and how many were.
     pub(super) unknown_named: (u32, u32),
     /// A map entry has come whose value is a number that its closed enum does not have.
@@ -126,46 +132,34 @@ impl<'p> Walk<'p, '_> {
             let (number, wire) = wire::tag(buf, &mut pos).map_err(Fault::malformed)?;
             let slot = node.slot(number);
             let after_tag = pos;
-            let value = wire::value(wire, buf, &mut pos).map_err(|what| in_field(Fault::malformed(what), slot))?;
             if slot.wire != wire {
-                if slot.form == Form::Absent {
-                    self.unknown(node, frame, number, start, pos)?;
-                    continue;
-                }
-                if wire != LENGTH || !slot.has(PACKABLE) {
-                    return Err(Fault::malformed(WRONG_WIRE_TYPE).within(slot.field));
-                }
-                let at = Ends { start, after_tag, value };
-                self.packed(node, slot, &buf[..pos], at, number, frame, &mut counts)?;
+                let at = Place { start, after_tag };
+                pos = self.other(node, slot, buf, at, (number, wire), frame, &mut counts)?;
                 continue;
             }
-            match slot.form {
-                Form::Plain | Form::Absent | Form::Group => {}
-                Form::Text => {
-                    if std::str::from_utf8(&buf[value..pos]).is_err() {
-                        return Err(Fault::malformed(NOT_UTF8).within(slot.field));
-                    }
-                }
-                Form::Closed => {
-                    if !self.is_in_enum(slot, buf, value)? {
-                        if slot.has(WITHHELD) {
-                            self.withhold(slot, frame, start, pos);
-                        } else if node.entry {
-                            self.entry_is_unknown = true;
-                        } else {
-                            self.unknown(node, frame, number, start, pos)?;
-                        }
+            let value = match slot.form {
+                Form::Varint => wire::value(VARINT, buf, &mut pos),
+                Form::Fixed32 => wire::value(FIXED32, buf, &mut pos),
+                Form::Fixed64 => wire::value(FIXED64, buf, &mut pos),
+                Form::Closed => match wire::value(VARINT, buf, &mut pos) {
+                    Ok(value) if !self.is_in_enum(slot, buf, value) => {
+                        let at = Place { start, after_tag };
+                        self.not_in_enum(node, slot, at, pos, number, frame)?;
                         continue;
                     }
+                    value => value,
+                },
+                _ => wire::value(LENGTH, buf, &mut pos),
+            };
+            let value = value.map_err(|what| Fault::malformed(what).within(slot.field))?;
+            match slot.form {
+                Form::Text if !utf8::is_utf8(&buf[value..pos]) => {
+                    return Err(Fault::malformed(NOT_UTF8).within(slot.field));
                 }
                 Form::Message => {
-                    let Some(child) = self.plan.nodes.get(slot.child as usize) else { continue };
-                    let Some(depth) = depth.checked_sub(1) else {
-                        return Err(Fault::malformed(TOO_DEEP).within(slot.field));
-                    };
-                    let inner = Frame::within(frame, after_tag, value, &self.cuts);
-                    self.message(child, &buf[..pos], value, depth, &inner).map_err(|f| f.within(slot.field))?;
-                    self.cuts.close(&inner, pos);
+                    if let Some(child) = self.plan.nodes.get(slot.child as usize) {
+                        self.inner(child, slot, &buf[..pos], after_tag, value, depth, frame)?;
+                    }
                     if self.entry_is_unknown && slot.has(MAP) {
                         self.entry_is_unknown = false;
                         if !slot.has(WITHHELD) {
@@ -176,20 +170,18 @@ impl<'p> Walk<'p, '_> {
                 }
                 Form::AnyValue => {
                     if let Held::Message(child) = held {
-                        let Some(depth) = depth.checked_sub(1) else {
-                            return Err(Fault::malformed(TOO_DEEP).within(slot.field));
-                        };
-                        let inner = Frame::within(frame, after_tag, value, &self.cuts);
-                        self.message(child, &buf[..pos], value, depth, &inner).map_err(|f| f.within(slot.field))?;
-                        self.cuts.close(&inner, pos);
+                        self.inner(child, slot, &buf[..pos], after_tag, value, depth, frame)?;
                     }
                 }
+                _ => {}
             }
-            if slot.bit != NO_BIT && seen.insert(slot.bit) && slot.has(ONCE) {
-                return Err(Fault::malformed(TWICE).within(slot.field));
-            }
-            if slot.flags & (NOTED | COUNTED | WITHHELD) != 0 {
-                self.special(slot, &buf[value..pos], &mut seen, &mut counts)?;
+            if slot.flags != 0 || slot.bit != NO_BIT {
+                if slot.bit != NO_BIT && seen.insert(slot.bit) && slot.has(ONCE) {
+                    return Err(Fault::malformed(TWICE).within(slot.field));
+                }
+                if slot.has(NOTED | COUNTED) {
+                    self.special(slot, &buf[value..pos], &mut seen, &mut counts)?;
+                }
                 if slot.has(WITHHELD) {
                     self.withhold(slot, frame, start, pos);
                 }
@@ -198,9 +190,58 @@ impl<'p> Walk<'p, '_> {
         if let Held::Message(child) = held
             && !seen.has(node.slot(ANY_VALUE).bit)
         {
-            self.message(child, &[], 0, depth, frame).map_err(|fault| in_field(fault, node.slot(ANY_VALUE)))?;
+            self.message(child, &[], 0, depth, frame).map_err(|fault| fault.within(node.slot(ANY_VALUE).field))?;
         }
         if node.ends.is_empty() { Ok(()) } else { self.ends(node, &seen, &counts) }
+    }
+
+    /// Walks a message in this one, whose length stands at `at` and whose bytes go from `value` to the end of `buf`.
+    #[allow(clippy::too_many_arguments, reason = "what the loop knows of the field")]
+    fn inner(
+        &mut self,
+        node: &'p Node,
+        slot: Slot,
+        buf: &[u8],
+        at: usize,
+        value: usize,
+        depth: u32,
+        frame: &Frame<'_>,
+    ) -> Walked<()> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(Fault::malformed(TOO_DEEP).within(slot.field));
+        };
+        let inner = Frame::within(frame, at, value, &self.cuts);
+        self.message(node, buf, value, depth, &inner).map_err(|fault| fault.within(slot.field))?;
+        self.cuts.close(&inner, buf.len());
+        Ok(())
+    }
+
+    /// A field whose wire type is not that of one value: it is unknown, or a packed list, or wrong. Returns where it ends.
+    #[allow(clippy::too_many_arguments, reason = "what the loop knows of the field")]
+    #[inline(never)]
+    fn other(
+        &mut self,
+        node: &Node,
+        slot: Slot,
+        buf: &[u8],
+        at: Place,
+        (number, wire): (u32, u8),
+        frame: &Frame<'_>,
+        counts: &mut [usize],
+    ) -> Walked<usize> {
+        let mut end = at.after_tag;
+        let value = wire::value(wire, buf, &mut end).map_err(|what| match slot.form {
+            Form::Absent => Fault::malformed(what),
+            _ => Fault::malformed(what).within(slot.field),
+        })?;
+        if slot.form == Form::Absent {
+            self.unknown(node, frame, number, at.start, end)?;
+        } else if wire == LENGTH && slot.has(PACKABLE) {
+            self.packed(node, slot, &buf[..end], at, value, number, frame, counts)?;
+        } else {
+            return Err(Fault::malformed(WRONG_WIRE_TYPE).within(slot.field));
+        }
+        Ok(end)
     }
 
     /// A list of numbers that came packed.
@@ -210,19 +251,20 @@ impl<'p> Walk<'p, '_> {
         node: &Node,
         slot: Slot,
         buf: &[u8],
-        at: Ends,
+        at: Place,
+        value: usize,
         number: u32,
         frame: &Frame<'_>,
         counts: &mut [usize],
     ) -> Walked<()> {
-        let payload = Frame::within(frame, at.after_tag, at.value, &self.cuts);
-        let mut pos = at.value;
+        let payload = Frame::within(frame, at.after_tag, value, &self.cuts);
+        let mut pos = value;
         let mut count = 0;
         while pos < buf.len() {
             let start = pos;
             wire::value(slot.wire, buf, &mut pos)
                 .map_err(|_| Fault::malformed(wire::PACKED_OVERRUN).within(slot.field))?;
-            if slot.form == Form::Closed && !self.is_in_enum(slot, buf, start)? {
+            if slot.form == Form::Closed && !self.is_in_enum(slot, buf, start) {
                 if !slot.has(WITHHELD) {
                     self.unknown(node, &payload, number, start, pos)?;
                 }
@@ -243,9 +285,30 @@ impl<'p> Walk<'p, '_> {
         Ok(())
     }
 
-    fn is_in_enum(&self, slot: Slot, buf: &[u8], mut at: usize) -> Walked<bool> {
-        let number = wire::varint(buf, &mut at).map_err(Fault::malformed)?;
-        Ok(self.plan.enums.get(slot.child as usize).is_some_and(|numbers| numbers.has(number as i32)))
+    fn is_in_enum(&self, slot: Slot, buf: &[u8], mut at: usize) -> bool {
+        let numbers = self.plan.enums.get(slot.child as usize);
+        wire::varint(buf, &mut at).is_ok_and(|number| numbers.is_some_and(|numbers| numbers.has(number as i32)))
+    }
+
+    /// A closed enum's field has a number that the enum does not: as if the field were unknown. In the entry of a map, the
+    /// whole entry is.
+    fn not_in_enum(
+        &mut self,
+        node: &Node,
+        slot: Slot,
+        at: Place,
+        end: usize,
+        number: u32,
+        frame: &Frame<'_>,
+    ) -> Walked<()> {
+        if slot.has(WITHHELD) {
+            self.withhold(slot, frame, at.start, end);
+        } else if node.entry {
+            self.entry_is_unknown = true;
+        } else {
+            self.unknown(node, frame, number, at.start, end)?;
+        }
+        Ok(())
     }
 
     /// A field that the type does not know.
@@ -300,14 +363,9 @@ enum Held<'p> {
     Stripped,
 }
 
-/// Where a field begins, where its tag ends, and where its value begins.
+/// Where a field begins, and where its tag ends.
 #[derive(Debug, Clone, Copy)]
-struct Ends {
+struct Place {
     start: usize,
     after_tag: usize,
-    value: usize,
-}
-
-fn in_field(fault: Box<Fault>, slot: Slot) -> Box<Fault> {
-    if slot.form == Form::Absent { fault } else { fault.within(slot.field) }
 }

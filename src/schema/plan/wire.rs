@@ -12,6 +12,9 @@ pub(super) const OVERRUN: What = "a length that goes beyond what holds it";
 pub(super) const GROUP: What = "a group, which is refused: use a message field";
 pub(super) const PACKED_OVERRUN: What = "packed values that end in the middle of one";
 
+/// A tag is a varint of 32 bits. Values and lengths may have more bytes than they need, tags may not have more than these.
+const MAX_TAG_BYTES: usize = 5;
+
 /// A varint of up to ten bytes and 64 bits.
 #[inline(always)]
 pub(super) fn varint(buf: &[u8], pos: &mut usize) -> Result<u64, What> {
@@ -45,8 +48,9 @@ fn long_varint(buf: &[u8], pos: &mut usize) -> Result<u64, What> {
 /// A field's tag: its number and wire type.
 #[inline(always)]
 pub(super) fn tag(buf: &[u8], pos: &mut usize) -> Result<(u32, u8), What> {
+    let start = *pos;
     let tag = u32::try_from(varint(buf, pos)?).map_err(|_| BAD_TAG)?;
-    if tag < 8 {
+    if tag < 8 || *pos - start > MAX_TAG_BYTES {
         return Err(BAD_TAG);
     }
     Ok((tag >> 3, (tag & 7) as u8))
