@@ -37,7 +37,7 @@ pub struct Field {
     pub kind: String,
     /// Whether there may be several of it, itself or what it is in.
     pub repeated: bool,
-    /// Every category on the way to it, its own last. None: not personal.
+    /// Every category on the way to it, each once. None: not personal.
     pub categories: Vec<String>,
     /// It identifies the data subject.
     pub subject: bool,
@@ -159,7 +159,7 @@ impl Walk {
         }
         to.path.push_str(field.name());
         to.repeated |= field.cardinality() == Cardinality::Repeated;
-        to.categories.extend(annotations.category.clone());
+        to.categories.extend(annotations.category.clone().filter(|category| !way.categories.contains(category)));
 
         let inside = match field.kind() {
             Kind::Message(entry) if field.is_map() => match entry.map_entry_value_field().kind() {

@@ -46,6 +46,8 @@ pub(super) struct Service {
     pub(super) schema: String,
     /// A node's own service: called at that member's node, not through the system's own.
     pub(super) of_node: bool,
+    /// Where its node describes what may be called for clients that speak JSON over HTTPS.
+    pub(super) openapi: Option<String>,
     pub(super) methods: Vec<Method>,
 }
 
@@ -196,7 +198,8 @@ impl Model {
             let making = Making { offered, method, listed, unknown, now_unix_ms: self.now_unix_ms };
             making.method(descriptor.as_ref(), &self.client)
         });
-        let methods = methods.collect();
+        let methods: Vec<Method> = methods.collect();
+        let callable = !offered.of_node && methods.iter().any(|method| method.state == State::Callable);
         self.services.push(Service {
             service: plain(&offered.service),
             provider: plain(&offered.provider),
@@ -208,6 +211,8 @@ impl Model {
             },
             schema: hex::encode(&offered.schema),
             of_node: offered.of_node,
+            openapi: callable
+                .then(|| format!("{}/openapi/{}.json", self.node.trim_end_matches('/'), plain(&offered.service))),
             methods,
         });
     }

@@ -27,12 +27,12 @@ details.good{border-left-color:var(--good)}summary{cursor:pointer;padding:.4rem 
 dl{display:grid;grid-template-columns:minmax(7rem,auto) 1fr;gap:.2rem 1rem;margin:.4rem 0}dt{font-weight:600}dd{margin:0;overflow-wrap:anywhere}\
 .grant{background:var(--soft);border-radius:.4rem;padding:.1rem .8rem;margin:.5rem 0}\
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.95rem}\
-th,td{text-align:left;font-weight:400;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}thead th{font-weight:600}th[scope=row]{overflow-wrap:anywhere}\
+th,td{text-align:left;font-weight:400;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}thead th{font-weight:600}th[scope=row]{overflow-wrap:anywhere;min-width:9rem}\
 code,.small{font-size:.85rem;overflow-wrap:anywhere}.small{opacity:.85}\
 pre{background:var(--soft);border-radius:.4rem;padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}\
 @supports selector(:has(a)){\
 body:has(#ky:checked) .t:not([lang=ky]),body:has(#ru:checked) .t:not([lang=ru]),body:has(#en:checked) .t:not([lang=en]){display:none}}\
-@media (max-width:30rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}}\
+@media (max-width:30rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}table{font-size:.85rem}th,td{padding-right:.4rem}th[scope=row]{min-width:7.5rem}}\
 @media print{fieldset{display:none}details{break-inside:avoid}}";
 
 /// The whole page.
@@ -198,10 +198,9 @@ fn of_grant(page: &mut String, grant: &Granted, by_method: Option<&str>) {
         _ => format!("<code>{}</code>", escape(&grant.named.join(", "))),
     };
     row(&say(|w| w.fields), &fields);
-    let class = in_each(|_, w| match (grant.publication.as_deref(), by_method) {
-        (Some(class), _) | (None, Some(class)) => w.class(class),
-        (None, None) => w.as_method.to_owned(),
-    });
+    // Where neither says anything, all is published.
+    let class = grant.publication.as_deref().or(by_method).unwrap_or("public");
+    let class = in_each(|_, w| w.class(class));
     row(&say(|w| w.publication), &class);
     page.push_str("</dl>");
 }
@@ -210,7 +209,7 @@ fn of_fields(page: &mut String, title: &str, fields: &[FieldView]) {
     let bases: Vec<&String> = fields[0].crosses.keys().collect();
     let _ = write!(
         page,
-        "<h3>{title}</h3><div class=\"wide\"><table><thead><tr><th scope=\"col\">{}</th><th scope=\"col\">{}</th>",
+        "<h3>{title}</h3><div class=\"wide\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">{}</th><th scope=\"col\">{}</th>",
         say(|w| w.field),
         say(|w| w.personal)
     );

@@ -113,6 +113,9 @@ fn of_service(out: &mut String, service: &Service) {
     } else {
         let _ = writeln!(out, "  schema {}", service.schema);
     }
+    if let Some(openapi) = &service.openapi {
+        let _ = writeln!(out, "  OpenAPI {openapi}");
+    }
     service.methods.iter().for_each(|method| of_method(out, method));
 }
 
@@ -135,7 +138,7 @@ fn of_method(out: &mut String, method: &Method) {
     if let Some(class) = &method.publication {
         let _ = writeln!(out, "  publication     {class}, where the grant does not say");
     }
-    method.grants.iter().for_each(|grant| of_grant(out, grant));
+    method.grants.iter().for_each(|grant| of_grant(out, grant, method.publication.as_deref()));
     if !method.request_fields.is_empty() {
         let _ = writeln!(out, "\n  Request\n{}", of_fields(&method.request_fields, &[]));
     }
@@ -157,7 +160,7 @@ fn of_method(out: &mut String, method: &Method) {
     }
 }
 
-fn of_grant(out: &mut String, grant: &Granted) {
+fn of_grant(out: &mut String, grant: &Granted, by_method: Option<&str>) {
     let force = if grant.in_force { "" } else { " (not in force)" };
     let _ = writeln!(out, "  grant{force}  to {} on {}", grant.consumer, lawful(&grant.basis));
     let valid = match (&grant.from, &grant.until) {
@@ -166,7 +169,8 @@ fn of_grant(out: &mut String, grant: &Granted) {
         (None, Some(until)) => format!("until {until}"),
         (Some(from), Some(until)) => format!("{from} to {until}"),
     };
-    let class = grant.publication.as_deref().unwrap_or("as the method says");
+    // Where neither says anything, all is published.
+    let class = grant.publication.as_deref().or(by_method).unwrap_or("public");
     let (rate, fields) = (rate(grant), fields(grant));
     let _ = writeln!(out, "    valid {valid}; {rate}; published: {class}; fields: {fields}");
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::super::super::catalogue::plain;
 use super::super::methods;
@@ -78,7 +79,7 @@ impl Findings {
             "signed by",
             format!("{}, certificate {}, good until {until}", signed.signer.identity, signed.signer.serial_hex),
         );
-        tell("made", request.made.to_string());
+        tell("made", request.made.format(&Rfc3339).unwrap_or_default());
         tell("SHA-256", hex::encode(signed.digest));
         tell("reason", request.reason.clone());
         tell("contact", request.contact.clone());
