@@ -11,7 +11,7 @@ use super::super::super::catalogue::plain;
 use super::super::methods;
 use crate::config::Loaded;
 use crate::config::request::{SignedRequest, bound_text};
-use crate::policy::{Allowed, Consumer, Grant, Methods};
+use crate::policy::{Allowed, Consumer, Grant, Methods, UnknownFields};
 use crate::schema::Method;
 use crate::schema::annotations::MethodAnnotations;
 use crate::schema::fields::{Field, Fields, MAX_LEAVES, Opening, has_path};
@@ -172,6 +172,9 @@ impl Findings {
                 }
             }
             Allowed::Categories(_) => {}
+        }
+        if [grant.unknown.request, grant.unknown.response].contains(&UnknownFields::Pass) {
+            warn("it lets fields cross that the types do not know".to_owned());
         }
         if grant.methods == Methods::All {
             warn("it is for all methods, also those that the service gets later".to_owned());
