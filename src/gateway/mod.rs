@@ -8,7 +8,9 @@
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
 
 mod accept;
+mod ask;
 mod body;
+mod catalogue;
 mod consumer;
 mod exchange;
 mod forward;
@@ -18,6 +20,7 @@ mod http_json;
 mod leg;
 mod metadata;
 mod node;
+mod node_grants;
 mod node_log;
 pub mod ordinary;
 mod own;

@@ -130,6 +130,13 @@ impl Grants {
         callable
     }
 
+    /// The grants that concern a consumer: those given to it and to its member, valid now or not. By service, then as they are judged.
+    pub fn concerning(&self, consumer: &SystemId) -> Vec<&Grant> {
+        let mut services: Vec<&str> = self.services.keys().map(String::as_str).collect();
+        services.sort_unstable();
+        services.into_iter().flat_map(|service| self.for_consumer(consumer, service)).map(|held| &held.grant).collect()
+    }
+
     /// All grants, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.held().map(|held| &held.grant)

@@ -10,6 +10,8 @@
 pub mod annotations;
 pub mod breaking;
 mod catalogue;
+pub mod example;
+pub mod fields;
 mod files;
 pub mod http;
 pub mod json;
@@ -19,7 +21,7 @@ mod plans;
 pub mod set;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
-pub use files::{FileIndex, digest, extract};
+pub use files::{FileIndex, digest, extract, set_of};
 pub use plans::MethodPlans;
 
 use crate::trust::identity::SystemId;
