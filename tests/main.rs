@@ -2,6 +2,7 @@
 
 mod audit;
 mod audit_through_node;
+mod catalogue;
 mod config;
 mod cosigners;
 mod demo;

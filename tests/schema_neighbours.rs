@@ -18,7 +18,7 @@ fn filled(message: &MessageDescriptor, choices: &mut impl Iterator<Item = u8>, d
     let mut filled = DynamicMessage::new(message.clone());
     for field in message.fields() {
         let choice = choices.next().unwrap_or(0);
-        if choice % 2 == 0 {
+        if choice.is_multiple_of(2) {
             continue;
         }
         let mut one = || value(&field, choices, depth);

@@ -357,10 +357,7 @@ fn set_name(digest: &[u8; 32]) -> String {
 }
 
 fn check_service(bytes: &[u8], service: &str) -> Result<(), String> {
-    let pool = set::read(bytes).map_err(|faults| {
-        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        format!("not a descriptor set that can be used: {}", faults.join("; "))
-    })?;
+    let pool = set::read(bytes).map_err(|faults| format!("not a descriptor set: {}", set::words(&faults)))?;
     match pool.get_service_by_name(service) {
         Some(found) => match annotations::check(&found).first() {
             None => Ok(()),

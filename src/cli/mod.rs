@@ -3,10 +3,12 @@
 use clap::{Parser, Subcommand};
 
 mod call;
+mod catalogue;
 mod connect;
 pub mod demo;
 mod directory;
 mod doctor;
+mod grant;
 mod log;
 mod manual;
 mod monitor;
@@ -37,6 +39,10 @@ enum Command {
     Demo(demo::Args),
     /// Call a service through a node by hand
     Call(Box<call::Args>),
+    /// What a system may call, with fields, legal bases and example requests
+    Catalogue(Box<catalogue::Args>),
+    /// Ask for a grant, review such a request, list what is granted
+    Grant(grant::Args),
     /// Query, watch and verify a node's log
     Log(Box<log::Args>),
     /// Follow published logs and report what does not match
@@ -63,6 +69,8 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
+        Command::Catalogue(args) => catalogue::run(*args),
+        Command::Grant(args) => grant::run(args),
         Command::Log(args) => log::run(*args),
         Command::Monitor(args) => monitor::run(*args),
         Command::Pki(args) => pki::run(args),

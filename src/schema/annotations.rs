@@ -4,9 +4,7 @@
 
 mod check;
 
-use prost_reflect::{
-    DynamicMessage, ExtensionDescriptor, FieldDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor, Value,
-};
+use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor, Value};
 
 pub use check::{AnnotationError, check, check_set, is_category};
 
@@ -49,11 +47,6 @@ impl FieldAnnotations {
     /// Of a field.
     pub fn of(field: &FieldDescriptor) -> Self {
         Self::of_options(&field.options())
-    }
-
-    /// Of an extension (proto2, editions).
-    pub fn of_extension(extension: &ExtensionDescriptor) -> Self {
-        Self::of_options(&extension.options())
     }
 
     /// Of a field or an extension, from its `google.protobuf.FieldOptions`.

@@ -1,15 +1,15 @@
 //! The catalogue: every service of the directory, its providers and its methods.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::annotations::{self, MethodAnnotations};
 use super::http::{Route, Routes, Rule};
-use super::plan::{Allow, Plan, PlanOptions};
-use super::{SchemaError, digest, set};
+use super::plan::{Allow, Plan, PlanError, PlanOptions};
+use super::{MethodPlans, SchemaError, digest, set};
 use crate::policy::{Publication, UnknownFields};
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
@@ -54,8 +54,6 @@ pub struct Offer {
     pub provider: SystemId,
     /// The service in this system's descriptor set.
     pub descriptor: ServiceDescriptor,
-    /// SHA-256 of that set.
-    pub schema: [u8; 32],
     methods: HashMap<Box<str>, Arc<Method>>,
 }
 
@@ -72,6 +70,10 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// What its author says of it.
     pub annotations: MethodAnnotations,
+    /// SHA-256 of the descriptor set that it is from.
+    pub schema: [u8; 32],
+    /// Compiled when it is first asked for.
+    open: OnceLock<Result<Arc<MethodPlans>, PlanError>>,
 }
 
 impl Catalogue {
@@ -200,14 +202,26 @@ impl Offer {
 }
 
 impl Method {
-    fn new(descriptor: MethodDescriptor) -> Self {
+    fn new(descriptor: MethodDescriptor, schema: [u8; 32]) -> Self {
         Self {
+            schema,
+            open: OnceLock::new(),
             path: format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name()).into(),
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
             annotations: MethodAnnotations::of(&descriptor),
             descriptor,
         }
+    }
+
+    /// The plans by which a consumer's node judges its messages, compiled once.
+    pub fn open_plans(&self) -> Result<&Arc<MethodPlans>, &PlanError> {
+        self.open.get_or_init(|| MethodPlans::open(&self.descriptor).map(Arc::new)).as_ref()
+    }
+
+    /// Whether its author lets it be called on this legal basis.
+    pub fn is_for(&self, purpose: &str) -> bool {
+        self.annotations.purposes.is_empty() || self.annotations.purposes.iter().any(|code| code == purpose)
     }
 
     /// What of its exchanges is published, and when: as a grant or an outbound rule says, else as its author does, else
@@ -252,8 +266,10 @@ impl Builder<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let methods: HashMap<Box<str>, Arc<Method>> =
-            descriptor.methods().map(|method| (method.name().into(), Arc::new(Method::new(method)))).collect();
+        let methods: HashMap<Box<str>, Arc<Method>> = descriptor
+            .methods()
+            .map(|method| (method.name().into(), Arc::new(Method::new(method, offered.descriptors))))
+            .collect();
 
         if let Some(known) = self.services.get(service.as_str()) {
             check_against(known, provider, &methods).map_err(|error| vec![error])?;
@@ -266,7 +282,7 @@ impl Builder<'_> {
         for (name, method) in &methods {
             entry.methods.entry(name.clone()).or_insert_with(|| method.clone());
         }
-        entry.offers.push(Offer { provider: provider.clone(), descriptor, schema: offered.descriptors, methods });
+        entry.offers.push(Offer { provider: provider.clone(), descriptor, methods });
         Ok(())
     }
 }
@@ -287,7 +303,7 @@ fn routes<'a>(services: impl Iterator<Item = &'a Arc<Service>>, problems: &mut V
                         service: service.name.to_string(),
                         method: method.descriptor.name().to_owned(),
                         provider: offer.provider.clone(),
-                        reason,
+                        reason: Box::new(reason),
                     }),
                 }
             }
@@ -301,10 +317,8 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    set::read(bytes).map_err(|faults| {
-        let reasons: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        SchemaError::BadSet { digest: hex::encode(expected), reason: reasons.join("; ") }
-    })
+    set::read(bytes)
+        .map_err(|faults| SchemaError::BadSet { digest: hex::encode(expected), reason: set::words(&faults) })
 }
 
 /// What is wrong with a service's types: its annotations, and rules, masks or limits for which no plan can be made. A service

@@ -10,18 +10,21 @@
 pub mod annotations;
 pub mod breaking;
 mod catalogue;
+pub mod example;
+pub mod fields;
 mod files;
-mod granted;
 pub mod http;
 pub mod json;
 pub mod openapi;
 pub mod plan;
+mod plans;
 pub mod rules;
 pub mod set;
 
 pub use catalogue::check_service;
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
-pub use files::{FileIndex, digest, extract};
+pub use files::{FileIndex, digest, extract, set_of};
+pub use plans::MethodPlans;
 
 use crate::trust::identity::SystemId;
 
@@ -119,7 +122,7 @@ pub enum SchemaError {
         /// Who offers it.
         provider: SystemId,
         /// What is wrong.
-        reason: http::RuleError,
+        reason: Box<http::RuleError>,
     },
     /// The set lacks a service that was asked of it ([`extract`]).
     #[error("the descriptor set does not define {0}")]

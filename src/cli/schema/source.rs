@@ -83,10 +83,7 @@ fn words(error: &protox::Error) -> String {
 
 /// A set by itself, as a directory names it.
 pub(super) fn read_set(bytes: &[u8], name: &str) -> anyhow::Result<DescriptorPool> {
-    set::read(bytes).map_err(|faults| {
-        let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{name}: {}", words.join("; "))
-    })
+    set::read(bytes).map_err(|faults| anyhow::anyhow!("{name}: {}", set::words(&faults)))
 }
 
 /// A file's bytes, one more than are taken at most.

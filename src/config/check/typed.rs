@@ -7,8 +7,8 @@ use crate::config::document::{Problem, Severity, Step};
 use crate::config::grants::Placed;
 use crate::oversight::subject;
 use crate::policy::{Allowed, Grant};
-use crate::schema::Method;
-use crate::schema::plan::{Plan, PlanError, PlanOptions};
+use crate::schema::plan::PlanError;
+use crate::schema::{Method, MethodPlans};
 
 const STRICTER: &str = "write that class or a stricter one, or leave publication out";
 
@@ -64,7 +64,7 @@ impl Facts<'_> {
         for method in methods {
             let name = method.descriptor.name();
             let purposes = &method.annotations.purposes;
-            if !purposes.is_empty() && !purposes.contains(code) {
+            if !method.is_for(code) {
                 let what =
                     format!("{name} may not be called on the basis {code}: its purposes are {}", purposes.join(", "));
                 problems.push(placed.mismatch_at(&basis, what, "name one of them, or remove the method"));
@@ -79,11 +79,10 @@ impl Facts<'_> {
         problems
     }
 
-    /// That the limits of a grant make a plan for a method's responses.
+    /// That a grant makes plans for a method's messages.
     fn plan_of(&self, placed: &Placed<Grant>, method: &Method) -> Result<(), Problem> {
         let (grant, name) = (&placed.value, method.descriptor.name());
-        let options = PlanOptions::of_responses(grant, name);
-        let error = match Plan::compile(&method.descriptor.output(), &options) {
+        let error = match MethodPlans::granted(&method.descriptor, grant) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };

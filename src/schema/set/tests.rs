@@ -36,6 +36,10 @@ fn hostile_sets_are_told_apart() {
         faults_of(vec![FileDescriptorProto { syntax: Some("editions".into()), ..file("a", &[]) }]),
         ["SET_EDITION"]
     );
+    assert_eq!(
+        faults_of(vec![FileDescriptorProto { syntax: Some("proto4".into()), ..file("a", &[]) }]),
+        ["SET_SYNTAX"]
+    );
     for name in ["", "a b", "a\u{1b}[2J", "ы", "1a"] {
         let file = FileDescriptorProto { message_type: vec![message(name)], ..file("a", &[]) };
         assert_eq!(faults_of(vec![file]), ["SET_NAME"], "{name:?}");
