@@ -171,7 +171,7 @@ impl Node {
         reload::tell_expiry(&metrics, &files.loaded);
         let connections = Connections::default();
         let (peer_logs, contradictions) = PeerLogs::new(config.node.data.join("peers"));
-        let view = View::new(&config, &files.loaded, &connections, &peer_logs)?;
+        let view = View::new(&config, &files.loaded, &connections, &peer_logs, None)?;
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
         let gateway = Arc::new(Gateway {
             view: ArcSwap::from_pointee(view),

@@ -16,9 +16,11 @@ pub mod http;
 pub mod json;
 pub mod openapi;
 pub mod plan;
+mod plans;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract, set_of};
+pub use plans::MethodPlans;
 
 use crate::trust::identity::SystemId;
 
@@ -91,7 +93,7 @@ pub enum SchemaError {
         /// Who offers it.
         provider: SystemId,
         /// What is wrong.
-        reason: http::RuleError,
+        reason: Box<http::RuleError>,
     },
     /// The set lacks a service that was asked of it ([`extract`]).
     #[error("the descriptor set does not define {0}")]
