@@ -50,5 +50,6 @@ mod services;
 mod subject_access;
 mod subjects;
 mod telemetry;
+mod typed;
 mod witness;
 mod witness_process;
