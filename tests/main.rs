@@ -51,5 +51,6 @@ mod subject_access;
 mod subjects;
 mod telemetry;
 mod typed;
+mod typing_config;
 mod witness;
 mod witness_process;
