@@ -15,6 +15,7 @@ use crate::trust::tls;
 
 use super::exchange::unix_ms;
 use super::forward::Hop;
+use super::grant_plans::GrantPlans;
 use super::http_json::HttpJson;
 use super::leg::Next;
 use super::node::NodeError;
@@ -32,6 +33,7 @@ pub(crate) struct View {
     pub(super) directory: Arc<Directory>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) grants: Arc<Grants>,
+    pub(super) plans: GrantPlans,
     pub(super) outbound: Arc<Outbound>,
     pub(super) anchors: Arc<Anchors>,
     /// Of the nodes' listener.
@@ -66,6 +68,7 @@ impl View {
         loaded: &Loaded,
         connections: &Connections,
         logs: &PeerLogs,
+        previous: Option<&Self>,
     ) -> Result<Self, NodeError> {
         let limits = UpstreamLimits {
             connections: config.limits.connections_per_peer.get(),
@@ -105,6 +108,11 @@ impl View {
             member: config.node.member.clone(),
             directory: loaded.directory.clone(),
             catalogue: loaded.catalogue.clone(),
+            plans: GrantPlans::new(
+                &loaded.grants,
+                &loaded.catalogue,
+                previous.map(|previous| (&*previous.grants, &previous.plans)),
+            ),
             grants: loaded.grants.clone(),
             outbound: loaded.outbound.clone(),
             anchors: loaded.anchors.clone(),

@@ -1,14 +1,15 @@
 //! The catalogue: every service of the directory, its providers and its methods.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::annotations::MethodAnnotations;
 use super::http::{Route, Routes, Rule};
-use super::{SchemaError, digest};
+use super::plan::PlanError;
+use super::{MethodPlans, SchemaError, digest, set};
 use crate::policy::Publication;
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
@@ -69,6 +70,10 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// What its author says of it.
     pub annotations: MethodAnnotations,
+    /// SHA-256 of the descriptor set that it is from.
+    pub schema: [u8; 32],
+    /// Compiled when it is first asked for.
+    open: OnceLock<Result<Arc<MethodPlans>, PlanError>>,
 }
 
 impl Catalogue {
@@ -168,14 +173,26 @@ impl Offer {
 }
 
 impl Method {
-    fn new(descriptor: MethodDescriptor) -> Self {
+    fn new(descriptor: MethodDescriptor, schema: [u8; 32]) -> Self {
         Self {
+            schema,
+            open: OnceLock::new(),
             path: format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name()).into(),
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
             annotations: MethodAnnotations::of(&descriptor),
             descriptor,
         }
+    }
+
+    /// The plans by which a consumer's node judges its messages, compiled once.
+    pub fn open_plans(&self) -> Result<&Arc<MethodPlans>, &PlanError> {
+        self.open.get_or_init(|| MethodPlans::open(&self.descriptor).map(Arc::new)).as_ref()
+    }
+
+    /// Whether its author lets it be called on this legal basis.
+    pub fn is_for(&self, purpose: &str) -> bool {
+        self.annotations.purposes.is_empty() || self.annotations.purposes.iter().any(|code| code == purpose)
     }
 
     /// What of its exchanges is published, and when: as a grant or an outbound rule says, else as its author does, else
@@ -217,8 +234,10 @@ impl Builder<'_> {
                 digest: hex::encode(offered.descriptors),
             });
         };
-        let methods: HashMap<Box<str>, Arc<Method>> =
-            descriptor.methods().map(|method| (method.name().into(), Arc::new(Method::new(method)))).collect();
+        let methods: HashMap<Box<str>, Arc<Method>> = descriptor
+            .methods()
+            .map(|method| (method.name().into(), Arc::new(Method::new(method, offered.descriptors))))
+            .collect();
 
         if let Some(known) = self.services.get(service.as_str()) {
             check_against(known, provider, &methods)?;
@@ -266,8 +285,8 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    DescriptorPool::decode(bytes.clone())
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), reason: error.to_string() })
+    set::read(bytes)
+        .map_err(|faults| SchemaError::BadSet { digest: hex::encode(expected), reason: set::words(&faults) })
 }
 
 /// A further provider must stream every method it shares with the earlier ones as they do.

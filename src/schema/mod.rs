@@ -8,15 +8,21 @@
 //! mistake must not take the other members' services away.
 
 pub mod annotations;
+pub mod breaking;
 mod catalogue;
+pub mod example;
+pub mod fields;
 mod files;
 pub mod http;
 pub mod json;
 pub mod openapi;
 pub mod plan;
+mod plans;
+pub mod set;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
-pub use files::{FileIndex, digest, extract};
+pub use files::{FileIndex, digest, extract, set_of};
+pub use plans::MethodPlans;
 
 use crate::trust::identity::SystemId;
 
