@@ -10,6 +10,7 @@ mod log;
 mod monitor;
 mod node;
 mod pki;
+mod portal;
 mod trusted;
 mod witness;
 
@@ -33,6 +34,8 @@ enum Command {
     Log(Box<log::Args>),
     /// Follow published logs and report what does not match
     Monitor(Box<monitor::Args>),
+    /// Write the public's portal of published logs as a static site
+    Portal(portal::Args),
     /// Keys and certificates of a federation
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
@@ -49,6 +52,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Call(args) => call::run(*args),
         Command::Log(args) => log::run(*args),
         Command::Monitor(args) => monitor::run(*args),
+        Command::Portal(args) => portal::run(args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
         Command::Witness(args) => witness::run(args),

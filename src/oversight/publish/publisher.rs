@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::beside::Beside;
 use super::standing::{self, Place};
+use super::summary::Summaries;
 use super::{
-    CHECKPOINT, MOST_CHECKPOINT, MOST_TILE, PublishError, Shared, StandingError, Store, StoreError, TILE, tiles,
+    CHECKPOINT, MOST_CHECKPOINT, MOST_TILE, PublishError, Served, Shared, StandingError, Store, StoreError, TILE,
+    portal, tiles,
 };
 use crate::failpoint;
 use crate::log::entry::Entry;
@@ -62,12 +64,17 @@ pub(super) struct Publisher {
     partial: BTreeSet<Tile>,
     /// Full tiles whose partial ones are to go, and when.
     outgrown: VecDeque<(Instant, Tile)>,
+    summaries: Summaries,
+    /// Whether the portal's pages are in the store.
+    portal: bool,
     failures: u32,
 }
 
 impl Publisher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            summaries: Summaries::new(shared.clone()),
+            portal: false,
             shared,
             stands: None,
             written: 0,
@@ -121,7 +128,7 @@ impl Publisher {
         loop {
             let turn = tokio::select! {
                 () = stop.cancelled() => break,
-                turn = self.turn() => turn,
+                turn = self.turn(false) => turn,
             };
             if self.tell(turn) {
                 stop.cancelled().await;
@@ -132,7 +139,7 @@ impl Publisher {
                 () = tokio::time::sleep(self.pause()) => {}
             }
         }
-        let last = self.turn().await;
+        let last = self.turn(true).await;
         self.tell(last);
     }
 
@@ -142,7 +149,7 @@ impl Publisher {
         interval.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE.max(interval))
     }
 
-    async fn turn(&mut self) -> Result<(), PublishError> {
+    async fn turn(&mut self, last: bool) -> Result<(), PublishError> {
         let checkpoint = self.shared.log.checkpoint();
         let has_news = match &self.stands {
             Some(Some(stands)) => stands.size < checkpoint.size,
@@ -169,6 +176,9 @@ impl Publisher {
             self.shared.settle();
         }
         self.put_beside().await?;
+        self.put_portal().await?;
+        self.summaries.turn(last).await?;
+        self.shared.settle();
         self.clear_outgrown().await
     }
 
@@ -347,6 +357,24 @@ impl Publisher {
             }
         }
         self.beside = Some(now);
+        Ok(())
+    }
+
+    /// The portal's pages do not change while the node runs, and are written where the store has others.
+    async fn put_portal(&mut self) -> Result<(), PublishError> {
+        let (Some(store), Some(site), false) = (&self.shared.options.store, &self.shared.site, self.portal) else {
+            return Ok(());
+        };
+        let version = format!("portal/{}", portal::VERSION);
+        let stored = store.get(&version, portal::MOST_VERSION).await;
+        if !matches!(stored, Ok(Some(stored)) if stored == site.version()) {
+            let put = async |(path, bytes, served): (&str, Bytes, Served)| {
+                store.put(&format!("portal/{path}"), bytes, served).await
+            };
+            futures_util::stream::iter(site.files()).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            store.put(&version, site.version(), portal::TEXT).await?;
+        }
+        self.portal = true;
         Ok(())
     }
 
