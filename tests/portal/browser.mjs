@@ -17,16 +17,11 @@ export async function open(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 900 }, locale: 'en', timezoneId: 'UTC', acceptDownloads: true, ...options });
   const page = await context.newPage();
   const faults = [];
-  const read = { bytes: 0, requests: 0 };
   page.on('console', (message) => message.type() === 'error' && faults.push(`console: ${message.text()}`));
   page.on('pageerror', (error) => faults.push(`error: ${error.message}`));
   page.on('request', (request) => !/^(data|blob):/.test(request.url()) && new URL(request.url()).origin !== new URL(url).origin && faults.push(`request to ${request.url()}`));
-  page.on('response', async (response) => {
-    read.requests += 1;
-    read.bytes += Number(response.headers()['content-length'] ?? (await response.body().catch(() => '')).length);
-  });
   page.setDefaultTimeout(15_000);
-  return { page, context, faults, read };
+  return { page, context, faults };
 }
 
 /** Goes to a state of the portal, and waits until it is shown. */
@@ -44,8 +39,9 @@ export async function settled(page) {
 }
 
 /** Findings of axe that are serious or worse. */
-export async function axe(AxeBuilder, page) {
-  const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']).analyze();
+export async function axe(AxeBuilder, page, rules) {
+  const builder = new AxeBuilder({ page });
+  const { violations } = await (rules ? builder.withRules(rules) : builder.withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'])).analyze();
   const grave = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
   return grave.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.slice(0, 3).map(({ target, failureSummary }) => `${target} ${failureSummary?.split('\n').slice(1, 3).join(' ')}`).join(' | ')}`);
 }

@@ -36,7 +36,7 @@ class Signer {
     this.vkey = `${name}+${this.id.toString('hex')}+${this.key.toString('base64')}`;
   }
 
-  line(text, seconds) {
+  line(text, seconds = 0) {
     const time = Buffer.alloc(8);
     time.writeBigUInt64BE(BigInt(seconds));
     const message = this.type === 4 ? `cosignature/v1\ntime ${seconds}\n${text}` : text;

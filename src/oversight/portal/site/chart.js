@@ -21,6 +21,12 @@ export function bars({ spans, label, partLabel, marks = [], told }) {
   let width = 0;
   const draw = (again = false) => {
     const wide = Math.floor(box.clientWidth);
+    if (width > 0 && !box.isConnected) {
+      // It was on a page that is gone.
+      sizes.unobserve(box);
+      drawn.delete(box);
+      return;
+    }
     if (wide < 50 || (wide === width && !again)) return;
     width = wide;
     plot?.destroy();
@@ -28,14 +34,6 @@ export function bars({ spans, label, partLabel, marks = [], told }) {
   };
   drawn.set(box, draw);
   sizes.observe(box);
-  // What is no longer on the page is not drawn again.
-  for (const old of drawn.keys()) {
-    if (old !== box && !old.isConnected && old.dataset.was) {
-      sizes.unobserve(old);
-      drawn.delete(old);
-    }
-    old.dataset.was = 'made';
-  }
   const legend = h('p', { class: 'legend', 'aria-hidden': 'true' },
     h('span', { class: 'key count' }, label), partLabel ? h('span', { class: 'key part' }, partLabel) : null,
     marks.length ? h('span', { class: 'key mark' }, t('unusual-mark')) : null);
@@ -57,7 +55,7 @@ function options(spans, { label, partLabel, marks, width, readout }) {
   const most = Math.max(...spans.map(({ count }) => count), 1);
   return {
     width,
-    height: width < 500 ? 200 : 240,
+    height: width < 500 ? 190 : 220,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: false, range: () => [-0.7, spans.length - 0.3] }, y: { range: () => [0, most * 1.08] } },

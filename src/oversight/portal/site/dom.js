@@ -74,7 +74,7 @@ export function figure({ title, note, name, picture, columns, rows }) {
     h('figcaption', null, h('h3', null, title), note ? h('p', { class: 'note' }, note) : null),
     picture,
     h('div', { class: 'below' },
-      h('details', null, h('summary', null, t('show-table')), table(title, columns, shown)),
+      h('details', { open: !picture }, h('summary', null, t('show-table')), table(title, columns, shown)),
       csvButton(name, columns.map((column) => column.label), () => rows)),
   );
 }

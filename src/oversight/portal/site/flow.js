@@ -4,7 +4,8 @@
 import { h, svg } from './dom.js';
 import { number, t } from './text.js';
 
-const GAP = 34;
+/** Between two bars; where there is little room, the number stands on a line of its own. */
+const gap = (width) => (width < 560 ? 50 : 34);
 const BAR = 14;
 const LEAST = 2;
 const HUES = 6;
@@ -25,7 +26,8 @@ export function flow({ links, name, told, bodyHref }) {
   return box;
 }
 
-function column(links, key, scale) {
+function column(links, key, scale, width) {
+  const GAP = gap(width);
   const sums = new Map();
   for (const link of links) sums.set(link[key], (sums.get(link[key]) ?? 0) + link.count);
   const nodes = [...sums].map(([id, count]) => ({ id, count, height: Math.max(LEAST * 2, count * scale) })).sort((a, b) => b.count - a.count);
@@ -41,7 +43,7 @@ function picture(links, name, told, width, bodyHref) {
   const sum = links.reduce((sum, { count }) => sum + count, 0);
   const most = Math.max(new Set(links.map(({ from }) => from)).size, new Set(links.map(({ to }) => to)).size);
   const scale = (Math.min(420, 90 + 60 * most)) / Math.max(sum, 1);
-  const [left, right] = [column(links, 'from', scale), column(links, 'to', scale)];
+  const [left, right] = [column(links, 'from', scale, width), column(links, 'to', scale, width)];
   const height = Math.max(left.height, right.height);
   const hues = new Map([...left.nodes.keys()].map((id, index) => [id, index % HUES]));
   // Bands leave and arrive in the order of the other column, so that they cross as little as they can.
@@ -67,16 +69,22 @@ function picture(links, name, told, width, bodyHref) {
   const node = (side, x, anchor) => ({ id, count, y, height }) =>
     svg('g', { class: side === left ? `end hue${hues.get(id)}` : 'end' },
       svg('rect', { x: side === left ? 0 : width - BAR, y, width: BAR, height, rx: 3 }),
-      svg('a', { href: bodyHref(id) }, svg('text', { x, y: y - 9, 'text-anchor': anchor }, fit(name(id), width / 2 - 10, number(count)))));
+      svg('a', { href: bodyHref(id) }, svg('text', { x, y: y - 9 - (width < 560 ? 17 : 0), 'text-anchor': anchor }, fit(name(id), width, number(count), x))));
   return svg('svg', { width, height, viewBox: `0 0 ${width} ${height}`, role: 'group', 'aria-label': told },
     links.map(band),
     [...left.nodes.values()].map(node(left, 0, 'start')),
     [...right.nodes.values()].map(node(right, width, 'end')));
 }
 
-/** A name cut to the room that it has, and a number behind it. */
-function fit(name, room, count) {
-  const letters = Math.floor(room / 7.6) - count.length - 1;
-  const cut = name.length > letters ? `${name.slice(0, Math.max(6, letters - 1)).trimEnd()}…` : name;
-  return [svg('tspan', { class: 'name' }, cut), svg('tspan', { class: 'count', dx: 6 }, count)];
+const measure = document.createElement('canvas').getContext('2d');
+
+/** A name cut to the room that it has, and a number behind or below it. */
+function fit(name, width, count, x) {
+  const narrow = width < 560;
+  measure.font = `600 14px ${getComputedStyle(document.body).fontFamily}`;
+  const left = width / 2 - 12 - (narrow ? 0 : measure.measureText(count).width + 8);
+  let cut = name;
+  while (cut.length > 3 && measure.measureText(`${cut}…`).width > left) cut = cut.slice(0, -1);
+  cut = cut === name ? name : `${cut.trimEnd()}…`;
+  return [svg('tspan', { class: 'name' }, cut), svg('tspan', { class: 'count', ...(narrow ? { x, dy: 17 } : { dx: 6 }) }, count)];
 }

@@ -28,7 +28,10 @@ export function wanted(found, filter) {
 }
 
 /** Runs of entries, [first, last] and newest first, in which something wanted can be. */
-async function* runs(log, filter, size, above) {
+async function* runs(log, filter, size, above, listed) {
+  // What the asking side's log tells is looked for there.
+  const told = ({ as, consumer }) => as !== 'look' && (as !== 'answered' || !listed.has(memberOf(consumer)));
+  const fits = (group) => told(group) && wanted(group, filter);
   let summary = null;
   try {
     summary = await log.summary();
@@ -37,7 +40,7 @@ async function* runs(log, filter, size, above) {
   if (above > known) yield [known, above - 1];
   if (!summary) return;
   const groups = readGroups(summary.columns, summary.strings, summary.groups);
-  if (!groups.some((group) => wanted(group, filter))) return;
+  if (!groups.some(fits)) return;
   for (const [month, first] of [...summary.months].reverse()) {
     if (first >= above || (filter.to && Date.parse(`${month}-01T00:00:00Z`) > filter.to)) continue;
     let days = [];
@@ -51,7 +54,7 @@ async function* runs(log, filter, size, above) {
     for (const day of [...days].reverse()) {
       if (day.first >= above) continue;
       if (filter.from && Date.parse(`${day.day}T00:00:00Z`) + 86_400_000 + SLACK_MS < filter.from) return;
-      const found = readGroups(summary.columns, day.strings, day.groups).filter((group) => wanted(group, filter));
+      const found = readGroups(summary.columns, day.strings, day.groups).filter(fits);
       if (found.length === 0) continue;
       const first = Math.min(...found.map((group) => group.first));
       const last = Math.min(above - 1, Math.max(...found.map((group) => group.last)));
@@ -89,7 +92,7 @@ async function* walk(log, filter, listed) {
   const { size } = await log.checkpoint();
   if (size === 0) return;
   const above = filter.to ? await locate(log, filter.to + SLACK_MS, size) : size;
-  for await (const [first, last] of runs(log, filter, size, above)) {
+  for await (const [first, last] of runs(log, filter, size, above, listed)) {
     for (let number = Math.floor(last / TILE); number >= Math.floor(first / TILE); number -= 1) {
       const entries = await log.entries(number, size);
       yield { read: true, time: timeIn(entries) };

@@ -101,7 +101,12 @@ export function sumBy(groups, keyOf) {
   return [...sums].map(([key, count]) => ({ key, count })).sort((a, b) => b.count - a.count);
 }
 
-/** Days far from what the days before them were: Tukey's outer fences over the 28 days before, where at least 14 had something. */
+const WEEKS = 8;
+
+/**
+ * Days far from what the same weekday was in the eight weeks before, of which at least four had something: Tukey's outer fences
+ * (three times the width of the middle half), and by at least half and by 20.
+ */
 export function unusual(days, countOf) {
   const counts = days.map(countOf);
   const found = [];
@@ -110,15 +115,17 @@ export function unusual(days, countOf) {
     const [low, high] = [Math.floor(at), Math.ceil(at)];
     return sorted[low] + (sorted[high] - sorted[low]) * (at - low);
   };
-  for (let at = 14; at < days.length; at += 1) {
-    const before = counts.slice(Math.max(0, at - 28), at);
-    if (before.filter((count) => count > 0).length < 14) continue;
-    const sorted = [...before].sort((a, b) => a - b);
+  for (let at = 7 * 4; at < days.length; at += 1) {
+    const before = Array.from({ length: WEEKS }, (_, week) => counts[at - 7 * (week + 1)]).filter((count) => count > 0);
+    if (before.length < 4) continue;
+    const sorted = before.sort((a, b) => a - b);
     const [low, high] = [quartile(sorted, 0.25), quartile(sorted, 0.75)];
     const reach = 3 * Math.max(high - low, 1);
-    const isFar = counts[at] > high + reach || counts[at] < low - reach;
-    if (isFar && Math.abs(counts[at] - (low + high) / 2) >= 20) {
-      found.push({ name: days[at].name, count: counts[at], low: Math.round(low), high: Math.round(high), above: counts[at] > high });
+    const above = counts[at] > Math.max(high + reach, high * 1.5, high + 20);
+    const below = counts[at] < Math.min(low - reach, low / 2, low - 20);
+    // A day that is not over has less by right.
+    if (above || (below && at < days.length - 1)) {
+      found.push({ name: days[at].name, count: counts[at], low: Math.round(low), high: Math.round(high), above });
     }
   }
   return found;

@@ -76,7 +76,7 @@ function trend(tally, counts, name, title) {
       rows: shown.map(({ name, count, part }) => [name, count, part, far.filter((one) => one.name === name).map(({ low, high }) => `${low}–${high}`).join('; ')]),
     }),
     h('section', { class: 'unusual', 'aria-label': t('unusual') },
-      told.length ? h('ul', null, told) : h('p', { class: 'note' }, t(shown.length < 15 ? 'unusual-too-short' : 'unusual-none')),
+      told.length ? h('ul', null, told) : h('p', { class: 'note' }, t(shown.length < 29 ? 'unusual-too-short' : 'unusual-none')),
       h('details', null, h('summary', null, t('unusual-how')), h('p', null, t('unusual-how-told')))));
 }
 

@@ -82,7 +82,7 @@ async function find(sources, params, words, results, isCurrent) {
     { label: t('time') }, { label: t('asks') }, { label: t('is-asked') }, { label: t('what-for') }, { label: t('basis') }, { label: t('outcome') }];
   const rows = found.map(({ log, index, entry }) => [
     h('a', { href: href('exchange', { at: `${log.number}.${index}` }, entry.exchange), class: 'nowrap' }, shortMoment(entry.time)),
-    system(sources, entry.consumer), system(sources, entry.provider), method(entry), basis(words, entry.basis), 
+    system(sources, entry.consumer), system(sources, entry.provider), method(entry), h('span', { class: 'nowrap' }, basis(words, entry.basis)),
     h('span', { class: 'system' }, outcome(entry.outcome), entry.reason ? h('span', { class: 'sub' }, named('reason', entry.reason)) : null)]);
   const older = more ? h('a', { class: 'button', href: href('exchanges', { ...params, before: more }) }, t(halted ? 'search-on' : 'older')) : null;
   const from = params.before ? h('a', { href: href('exchanges', { ...params, before: '' }) }, t('newest')) : null;

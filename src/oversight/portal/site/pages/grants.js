@@ -79,7 +79,7 @@ function grantsTable(sources, rows, words) {
       h('div', { class: 'cells' },
         h('div', null, h('p', { class: 'kicker' }, t('law')), basis(words, grant.legal_basis.code, true)),
         h('div', null, h('p', { class: 'kicker' }, t('methods')), h('span', { class: 'system' }, h('span', { class: 'code' }, grant.methods.includes('*') ? t('all-methods') : grant.methods.join(', ')), h('span', { class: 'sub' }, grant.service))),
-        h('div', null, h('p', { class: 'kicker' }, t('valid')), until(grant), h('span', { class: 'sub' }, ' · ', classOf(grant))),
+        h('div', null, h('p', { class: 'kicker' }, t('valid')), until(grant), ' ', grant.until && Date.parse(grant.until) < Date.now() ? h('span', { class: 'badge bad' }, t('grant-ended')) : null, h('span', { class: 'sub' }, ' · ', classOf(grant))),
         h('div', null, h('p', { class: 'kicker' }, t('used')), usage({ use, grant })))));
   return figure({
     title: t('grants-in-force'), name: 'grants', picture: h('ul', { class: 'grants' }, cards),

@@ -69,9 +69,9 @@ function checkButton(log, name, csv, parquet) {
 function dictionaryCard(text) {
   const [head, ...rows] = parseCsv(text);
   const told = head.indexOf(lang());
-  return figure({ title: t('dictionary'), note: t('dictionary-note'), name: 'dictionary',
-    picture: table(t('dictionary'), [{ label: t('file') }, { label: t('field'), code: true }, { label: t('type') }, { label: t('meaning') }], rows.map((row) => [row[0], row[1], row[2], row[told]]), { class: 'list' }),
-    columns: head.map((label) => ({ label })), rows });
+  return figure({ title: t('dictionary'), note: t('dictionary-note'), name: 'dictionary', picture: null,
+    columns: [{ label: t('file') }, { label: t('field'), code: true }, { label: t('type') }, { label: t('meaning') }],
+    rows: rows.map((row) => [row[0], row[1], row[2], row[told]]) });
 }
 
 /** RFC 4180. */

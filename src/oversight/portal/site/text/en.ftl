@@ -249,7 +249,7 @@ exchange-unknown = No log here has this exchange.
 exchange-unknown-why = By its number it was made on { $date }. It may be sealed, or delayed and not yet open, or of bodies whose logs are not here.
 exchange-strange = Entry { $index } of { $origin } does not tell of this exchange.
 exchange-strange-told = Either the address is wrong, or the entry was changed. The check below tells which.
-exchange-sentence = On { $date }, { $consumer } asked { $provider } for “{ $method }”.
+exchange-sentence = On { $date }, the { $consumer } asked the { $provider } for “{ $method }”.
 exchange-sentence-basis = The legal basis: { $law }.
 exchange-sentence-no-basis = No legal basis is recorded.
 exchange-sentence-OK = The question was answered.
@@ -373,12 +373,13 @@ grants-lead = A body may ask another only where the other has permitted it, on a
 grants-counted = { $n ->
     [one] One permission is
    *[other] { $n } permissions are
-} in force; { $unused } have not been used.
+} listed; not used: { $unused }.
 grants-all = All
 grants-used = Used
 grants-unused = Not used
 grants-past = Without permission today
-grants-in-force = Permissions in force
+grants-in-force = Permissions
+grant-ended = ended
 grants-past-title = Asked on grounds that are no longer listed
 grants-past-note = Exchanges that took place, and for which no permission is published now: it has ended, was changed, or is of a body whose permissions are not here.
 grants-note = Use is counted from the logs up to { $date }; refused requests do not count as use.
@@ -426,17 +427,17 @@ unusual-mark = unusual
 unusual-told = { $n ->
     [one] one exchange
    *[other] { $n } exchanges
-}; on half of the 28 days before, between { $low } and { $high }.
+}; on this weekday, in the weeks before, mostly between { $low } and { $high }.
 unusual-refused = { $n ->
     [one] one refusal
    *[other] { $n } refusals
-}; on half of the 28 days before, between { $low } and { $high }.
+}; on this weekday, in the weeks before, mostly between { $low } and { $high }.
 unusual-above = Far more than usual.
 unusual-below = Far fewer than usual.
-unusual-none = No day stands out from the 28 days before it.
-unusual-too-short = There are too few days yet to say what is usual: at least 14 before the day in question.
+unusual-none = No day stands out from the same weekday of the weeks before it.
+unusual-too-short = There are too few days yet to say what is usual: at least four weeks before the day in question.
 unusual-how = How a day is marked
-unusual-how-told = Of the 28 days before, we take the middle half: a quarter of the days had fewer, a quarter had more. A day is marked if it lies further outside that middle than three times its width, and by at least 20. (Tukey's outer fences.) A mark is no accusation: a holiday, a deadline or a new service explains many. It says where to look.
+unusual-how-told = Each day is compared with the same weekday of the eight weeks before. Of these we take the middle half: a quarter had fewer, a quarter had more. A day is marked if it lies further outside that middle than three times its width (Tukey's outer fences), by at least half, and by at least 20. A mark is no accusation: a holiday, a deadline or a new service explains many. It says where to look.
 
 ### My data
 
