@@ -105,12 +105,14 @@ async fn a_node_may_do_without_and_is_told_what_is_wrong() {
     probe.unary("one").await.unwrap();
     let address = running.provider.publication_addr().unwrap();
     eventually("the publication", async || (get(address, "/vkey").await.status == 200).then_some(())).await;
-    assert_eq!(get(address, "/portal/").await.status, 404);
+    for path in ["/", "/portal", "/portal/"] {
+        assert_eq!(get(address, path).await.status, 404, "{path}");
+    }
     assert!(!running.federation.member_path(PROVIDER, "public/portal").exists());
     let mut federation = running.stop().await;
     let wrong = "[publish.portal]\nmonitor = \"report\"\nlogs = [{ url = \"b.example/log\", vkey = \"b\" }]\n";
     let toml = federation.write_node(PROVIDER, &format!("{PUBLISH}{wrong}"));
-    let problems = config::load(&toml).unwrap_err().to_string();
+    let problems = config::check(&config::load(&toml).unwrap()).await.unwrap_err().to_string();
     for told in ["is no address of a published log", "is no key", "is no address of a monitor's report"] {
         assert!(problems.contains(told), "{problems}");
     }

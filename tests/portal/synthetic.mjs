@@ -83,6 +83,9 @@ export async function synthetic(folder, site, demo) {
     const made = summarise(member, number, scale, now);
     return { member, signer, folder: join(folder, member.split('/')[2]), ...made };
   }));
+  const council = new Signer('council.example', 1);
+  directory = directory.split('\n\n')[0].replace(/^threshold .*$/m, 'threshold 1').replace(/(^council .*\n)+/m, `council ${council.vkey}\n`);
+  directory = `${directory}\n\n${council.line(`${directory}\n`)}`;
   for (const { member, signer, folder, summary, months } of logs) {
     await mkdir(join(folder, 'open-data'), { recursive: true });
     const text = `${signer.name}\n${summary.entries}\n${createHash('sha256').update(member).digest('base64')}\n`;

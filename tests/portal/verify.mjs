@@ -100,6 +100,20 @@ export async function aMissingSideIsSaid({ browser, portal, published }) {
   server.close();
 }
 
+export async function noLogRenamesTheOthers({ browser, portal, published }) {
+  const genuine = await readFile(join(published, '70000003/directory'), 'utf8');
+  const forged = genuine.replace('\nversion 1\n', '\nversion 99\n').replaceAll(/^(member \S+) .*$/gm, '$1 "Калп" "Ложь" "False"');
+  assert.notEqual(forged, genuine);
+  const server = await serve(published, (path) => (path === '/70000003/directory' ? Buffer.from(forged) : null));
+  const { page, context, faults } = await open(browser, server.url);
+  await show(page, `${server.url}/portal/`, '#/bodies');
+  const text = await page.locator('main').innerText();
+  assert(!text.includes('False') && text.includes('Social Fund'), text);
+  assert.deepEqual(faults, []);
+  await context.close();
+  server.close();
+}
+
 export async function openings({ browser, portal, kopuro, demo, work, published }) {
   const { page, context, faults } = await open(browser, portal);
   const { href, log, index } = await anExchange(page, portal);

@@ -202,6 +202,31 @@ mod tests {
     }
 
     #[test]
+    fn every_language_says_everything() {
+        let text = |path: &str| {
+            let asset = assets::ALL.iter().find(|asset| asset.path == path).unwrap();
+            std::str::from_utf8(asset.bytes).unwrap()
+        };
+        let names = |path: &str| -> std::collections::BTreeSet<&str> {
+            let lines = text(path).lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+            lines.filter_map(|line| Some(line.split_once(" =")?.0)).collect()
+        };
+        let english = names("text/en.ftl");
+        assert!(english.len() > 300);
+        assert_eq!(english, names("text/ru.ftl"));
+        assert_eq!(english, names("text/ky.ftl"));
+        // And what a page asks for by a whole name is there.
+        for asset in
+            assets::ALL.iter().filter(|asset| asset.path.ends_with(".js") && !asset.path.starts_with("vendor/"))
+        {
+            for (_, rest) in text(asset.path).match_indices(" t('").map(|(at, _)| text(asset.path).split_at(at + 4)) {
+                let name = rest.split('\'').next().unwrap();
+                assert!(english.contains(name), "{}: {name}", asset.path);
+            }
+        }
+    }
+
+    #[test]
     fn a_page_may_fetch_from_its_logs_and_nobody_else() {
         let log = |url: &str| LogSource { url: url.into(), vkey: "k".into() };
         let logs = vec![log("../"), log("https://a.example:8443/log"), log("https://a.example:8443/other")];

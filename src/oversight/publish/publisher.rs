@@ -204,6 +204,8 @@ impl Publisher {
                     found,
                     "publish.store does not have what was published: it is published again"
                 );
+                (self.beside, self.portal) = (None, false);
+                self.summaries.lost();
             }
             None => {}
         }

@@ -131,8 +131,8 @@ fn router(source: Source, clients: Arc<Clients>) -> Router {
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tile))
         .route("/open-data/{file}", get(open_data_file))
-        .route("/", get(async || Redirect::temporary("portal/")))
-        .route("/portal", get(async || Redirect::temporary("portal/")))
+        .route("/", get(to_portal))
+        .route("/portal", get(to_portal))
         .route("/portal/", get(portal_index))
         .route("/portal/{*path}", get(portal_file))
         .route("/{file}", get(beside))
@@ -215,6 +215,13 @@ async fn beside(State(source): State<Source>, Path(file): Path<String>, headers:
     let beside = source.shared.beside.load_full();
     match beside.files().find(|(name, ..)| *name == file) {
         Some((_, bytes, served)) => whole(bytes, served, &headers, false),
+        None => not_found(),
+    }
+}
+
+async fn to_portal(State(source): State<Source>) -> Response {
+    match source.shared.site {
+        Some(_) => Redirect::temporary("portal/").into_response(),
         None => not_found(),
     }
 }

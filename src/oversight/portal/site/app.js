@@ -65,6 +65,9 @@ async function show() {
   document.body.replaceChildren(
     h('a', { class: 'skip', href: '#main', onclick: (event) => { event.preventDefault(); main.focus(); } }, t('skip')),
     header(page), main, footer(), liveRegion());
+  // On a phone the menu is wider than the screen.
+  const here = document.querySelector('.menu [aria-current]');
+  if (here) here.closest('ul').scrollLeft = here.offsetLeft - 60;
   if (hadPage) heading.focus();
   try {
     sources ??= await Sources.open();

@@ -4,7 +4,7 @@ import { fullName, shortName } from './directory.js';
 import { h } from './dom.js';
 import { memberOf, systemName } from './entry.js';
 import { href } from './links.js';
-import { named, number, percent, t } from './text.js';
+import { lang, named, number, percent, t } from './text.js';
 
 /** A state body by its name, leading to its page. */
 export function bodyLink(sources, member) {
@@ -32,8 +32,9 @@ export function outcome(code) {
 /** A legal basis: its code, and the law in words where it is known. */
 export function basis(words, code, long = false) {
   if (!code) return '–';
-  const law = words.get(code)?.law;
-  return long && law ? h('span', { class: 'system' }, law, h('span', { class: 'sub code' }, code)) : h('span', { class: 'code', title: law }, code);
+  const found = words.get(code);
+  const law = found?.law;
+  return long && law ? h('span', { class: 'system' }, law, found[lang()] ? h('span', { class: 'sub' }, found[lang()]) : null, h('span', { class: 'sub code' }, code)) : h('span', { class: 'code', title: law }, code);
 }
 
 /** A list with a bar for each: rows are { label, count, link }. */

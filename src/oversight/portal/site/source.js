@@ -2,11 +2,14 @@
 // bundles one by one; what is full never changes and is kept, up to a limit.
 
 import { decode } from './entry.js';
-import { readDirectory } from './directory.js';
+import { isSignedBy, readDirectory } from './directory.js';
 import { Policy } from './policy.js';
 import { TILE, bundle, parseCheckpoint, parseVkey, tilePath, tileWidth } from './tlog.js';
 
 const MOST_KEPT = 200;
+
+/** No file that a page reads whole is larger: the largest bundle has 256 entries of 65,535 bytes. */
+const LARGEST = 256 * (2 + 65_535);
 
 /** Bytes read so far, and by how many requests. */
 export const traffic = { bytes: 0, requests: 0 };
@@ -21,8 +24,21 @@ async function read(url, cache = 'default') {
     throw new Missing(`${url}: no answer`);
   }
   if (!answer.ok) throw new Missing(`${url}: ${answer.status}`);
-  const found = new Uint8Array(await answer.arrayBuffer());
-  traffic.bytes += found.length;
+  const parts = [];
+  let length = 0;
+  for (const reader = answer.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    length += value.length;
+    if (length > LARGEST) {
+      await reader.cancel();
+      throw new Missing(`${url}: larger than it can be`);
+    }
+  }
+  const found = new Uint8Array(length);
+  parts.reduce((at, part) => (found.set(part, at), at + part.length), 0);
+  traffic.bytes += length;
   traffic.requests += 1;
   return found;
 }
@@ -115,11 +131,15 @@ export class Sources {
     return sources;
   }
 
-  /** The newest directory that any log publishes, and by it whose each log is. */
+  /**
+   * The newest directory, and by it whose each log is. Each log publishes one. As nodes do, a later one is taken only if the council of
+   * the one in force has signed it, the first log's being in force at first: no log can rename the others.
+   */
   async #know() {
     const found = await Promise.allSettled(this.logs.map((log) => log.directory()));
     for (const { value } of found.filter(({ value }) => value)) {
-      if (value.version > this.directory.version) this.directory = value;
+      const isFirst = this.directory.version === 0;
+      if (value.version > this.directory.version && (await isSignedBy(value, isFirst ? value : this.directory))) this.directory = value;
     }
     for (const log of this.logs) {
       const node = this.directory.nodes.find((node) => node.vkey === log.vkey);

@@ -86,6 +86,11 @@ impl Summaries {
         }
     }
 
+    /// The store has lost files.
+    pub(super) fn lost(&mut self) {
+        self.stale = true;
+    }
+
     async fn write(&mut self) -> Result<(), PublishError> {
         let Some(tally) = &self.tally else { return Ok(()) };
         let (path, state) = (self.kept_file(), serde_json::to_vec(tally).unwrap_or_default());

@@ -60,6 +60,13 @@ function until(grant) {
   return [grant.from ? t('from-day', { day: day(grant.from.slice(0, 10)) }) : null, grant.until ? t('until-day', { day: day(grant.until.slice(0, 10)) }) : null].filter(Boolean).join(' ');
 }
 
+/** What of an answer crosses, where the grant does not give all of it. */
+function limits({ categories, fields }) {
+  const list = (value) => (Array.isArray(value) ? value.join(', ') : Object.entries(value).map(([method, paths]) => `${method}: ${[paths].flat().join(', ')}`).join('; '));
+  const told = (key, value) => (value && typeof value === 'object' ? h('span', { class: 'sub' }, t(key, { list: list(value) })) : null);
+  return [told('only-categories', categories), told('only-fields', fields)];
+}
+
 function usage({ use, grant }) {
   if (use.hidden) return h('span', { class: 'system' }, h('span', { class: 'badge plain' }, t('use-hidden')), h('span', { class: 'sub' }, t('use-hidden-told')));
   if (use.count === 0) return h('span', { class: 'badge warn' }, t('use-none'));
@@ -78,7 +85,7 @@ function grantsTable(sources, rows, words) {
       h('p', { class: 'who' }, system(sources, grant.consumer), h('span', { class: 'arrow' }, t('may-ask')), system(sources, grant.provider)),
       h('div', { class: 'cells' },
         h('div', null, h('p', { class: 'kicker' }, t('law')), basis(words, grant.legal_basis.code, true)),
-        h('div', null, h('p', { class: 'kicker' }, t('methods')), h('span', { class: 'system' }, h('span', { class: 'code' }, grant.methods.includes('*') ? t('all-methods') : grant.methods.join(', ')), h('span', { class: 'sub' }, grant.service))),
+        h('div', null, h('p', { class: 'kicker' }, t('methods')), h('span', { class: 'system' }, h('span', { class: 'code' }, grant.methods.includes('*') ? t('all-methods') : grant.methods.join(', ')), h('span', { class: 'sub' }, grant.service), limits(grant))),
         h('div', null, h('p', { class: 'kicker' }, t('valid')), until(grant), ' ', grant.until && Date.parse(grant.until) < Date.now() ? h('span', { class: 'badge bad' }, t('grant-ended')) : null, h('span', { class: 'sub' }, ' · ', classOf(grant))),
         h('div', null, h('p', { class: 'kicker' }, t('used')), usage({ use, grant })))));
   return figure({
