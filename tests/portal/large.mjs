@@ -10,7 +10,15 @@ const FIRST = 700_000;
 export async function tenMillionEntries({ browser, largePortal, largeServer, made }) {
   assert(made.entries > 9_500_000, `${made.entries} entries`);
   const told = [`${made.entries} entries`];
-  for (const hash of ['#/', '#/?period=all', '#/exchanges', '#/grants', '#/bodies', '#/body/KG/GOV/70000002', '#/open-data']) {
+  for (const hash of [
+    '#/',
+    '#/?period=all',
+    '#/exchanges',
+    '#/grants',
+    '#/bodies',
+    '#/body/KG/GOV/70000002',
+    '#/open-data',
+  ]) {
     const { page, context, faults } = await open(browser, largePortal);
     const before = largeServer.sent.bytes;
     const began = performance.now();
@@ -50,17 +58,20 @@ export async function unusualDaysAreMarked({ browser, largePortal }) {
 export async function scrollingIsSmooth({ browser, largePortal }) {
   const { page, context } = await open(browser, largePortal);
   await show(page, largePortal, '#/?period=92');
-  const frames = await page.evaluate(() => new Promise((done) => {
-    const began = performance.now();
-    let frames = 0;
-    const step = () => {
-      frames += 1;
-      scrollTo(0, (document.documentElement.scrollHeight - innerHeight) * Math.abs(Math.sin(frames / 30)));
-      if (performance.now() - began < 1500) requestAnimationFrame(step);
-      else done(frames / 1.5);
-    };
-    requestAnimationFrame(step);
-  }));
+  const frames = await page.evaluate(
+    () =>
+      new Promise((done) => {
+        const began = performance.now();
+        let frames = 0;
+        const step = () => {
+          frames += 1;
+          scrollTo(0, (document.documentElement.scrollHeight - innerHeight) * Math.abs(Math.sin(frames / 30)));
+          if (performance.now() - began < 1500) requestAnimationFrame(step);
+          else done(frames / 1.5);
+        };
+        requestAnimationFrame(step);
+      }),
+  );
   // Software rendering on a shared machine: far below this is a fault of ours.
   assert(frames > 25, `${frames} frames a second`);
   await context.close();

@@ -21,12 +21,29 @@ import * as large from './large.mjs';
 
 const PACKAGES = ['playwright-core@1.65.1', '@axe-core/playwright@4.13.0'];
 
-const { values } = parseArgs({ options: { kopuro: { type: 'string' }, demo: { type: 'string' }, work: { type: 'string' }, only: { type: 'string' } } });
+const { values } = parseArgs({
+  options: { kopuro: { type: 'string' }, demo: { type: 'string' }, work: { type: 'string' }, only: { type: 'string' } },
+});
 const [kopuro, demo, work] = ['kopuro', 'demo', 'work'].map((name) => resolve(values[name]));
 
 if (!existsSync(join(work, 'node_modules/playwright-core'))) {
   await mkdir(work, { recursive: true });
-  execFileSync('npm', ['install', '--silent', '--no-audit', '--no-fund', '--ignore-scripts', '--no-save', '--no-package-lock', '--prefix', work, ...PACKAGES], { stdio: 'inherit' });
+  execFileSync(
+    'npm',
+    [
+      'install',
+      '--silent',
+      '--no-audit',
+      '--no-fund',
+      '--ignore-scripts',
+      '--no-save',
+      '--no-package-lock',
+      '--prefix',
+      work,
+      ...PACKAGES,
+    ],
+    { stdio: 'inherit' },
+  );
 }
 const published = join(demo, 'published');
 assert(existsSync(join(published, 'portal/index.html')), `${published}/portal/index.html: the demo writes it`);
@@ -35,7 +52,19 @@ const made = await synthetic(join(work, 'large'), join(published, 'portal'), pub
 
 const { browser, AxeBuilder } = await launch(work);
 const [server, largeServer] = [await serve(published), await serve(join(work, 'large'), made.virtual)];
-const world = { browser, AxeBuilder, kopuro, demo, published, work, server, portal: `${server.url}/portal/`, largeServer, largePortal: `${largeServer.url}/portal/`, made };
+const world = {
+  browser,
+  AxeBuilder,
+  kopuro,
+  demo,
+  published,
+  work,
+  server,
+  portal: `${server.url}/portal/`,
+  largeServer,
+  largePortal: `${largeServer.url}/portal/`,
+  made,
+};
 let failed = 0;
 for (const [name, test] of Object.entries({ ...look, ...verify, ...large })) {
   if (values.only && name !== values.only) continue;

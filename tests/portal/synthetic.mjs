@@ -60,7 +60,9 @@ class Groups {
   }
 
   add(names, count, first, last) {
-    const numbers = names.map((name) => (this.strings.includes(name) ? this.strings.indexOf(name) : this.strings.push(name) - 1));
+    const numbers = names.map((name) =>
+      this.strings.includes(name) ? this.strings.indexOf(name) : this.strings.push(name) - 1,
+    );
     const row = this.rows.get(numbers.join()) ?? [...numbers, 0, first, last];
     row[9] += count;
     row[11] = last;
@@ -77,33 +79,56 @@ export async function synthetic(folder, site, demo) {
   const witness = new Signer('witness.public-council.kg.example', 4);
   await cp(site, join(folder, 'portal'), { recursive: true });
   let directory = await readFile(join(demo, '70000001/directory'), 'utf8');
-  const logs = await Promise.all(MEMBERS.map(async (member, number) => {
-    const signer = new Signer(`log.example/${member.toLowerCase()}`, 1);
-    directory = directory.replace(new RegExp(`(node ${member} main \\S+) .*`), `$1 ${signer.vkey}`);
-    const made = summarise(member, number, scale, now);
-    return { member, signer, folder: join(folder, member.split('/')[2]), ...made };
-  }));
+  const logs = await Promise.all(
+    MEMBERS.map(async (member, number) => {
+      const signer = new Signer(`log.example/${member.toLowerCase()}`, 1);
+      directory = directory.replace(new RegExp(`(node ${member} main \\S+) .*`), `$1 ${signer.vkey}`);
+      const made = summarise(member, number, scale, now);
+      return { member, signer, folder: join(folder, member.split('/')[2]), ...made };
+    }),
+  );
   const council = new Signer('council.example', 1);
-  directory = directory.split('\n\n')[0].replace(/^threshold .*$/m, 'threshold 1').replace(/(^council .*\n)+/m, `council ${council.vkey}\n`);
+  directory = directory
+    .split('\n\n')[0]
+    .replace(/^threshold .*$/m, 'threshold 1')
+    .replace(/(^council .*\n)+/m, `council ${council.vkey}\n`);
   directory = `${directory}\n\n${council.line(`${directory}\n`)}`;
   for (const { member, signer, folder, summary, months } of logs) {
     await mkdir(join(folder, 'open-data'), { recursive: true });
     const text = `${signer.name}\n${summary.entries}\n${createHash('sha256').update(member).digest('base64')}\n`;
-    await writeFile(join(folder, 'checkpoint'), `${text}\n${signer.line(text)}${witness.line(text, Math.floor(Date.now() / 1000))}`);
+    await writeFile(
+      join(folder, 'checkpoint'),
+      `${text}\n${signer.line(text)}${witness.line(text, Math.floor(Date.now() / 1000))}`,
+    );
     await writeFile(join(folder, 'directory'), directory);
     await cp(join(demo, member.split('/')[2], 'grants.json'), join(folder, 'grants.json'));
     await cp(join(demo, '70000001/open-data/dictionary.csv'), join(folder, 'open-data/dictionary.csv'));
     await writeFile(join(folder, 'open-data/summary.json'), JSON.stringify({ ...summary, origin: signer.name }));
     await writeFile(join(folder, 'open-data/days.csv'), days(summary));
-    for (const [month, text] of months) await writeFile(join(folder, `open-data/summary-${month}.json`), JSON.stringify(text));
+    for (const [month, text] of months)
+      await writeFile(join(folder, `open-data/summary-${month}.json`), JSON.stringify(text));
   }
-  const config = { format: 'kopuro-portal/v1', logs: logs.map(({ member, signer }) => ({ url: `../${member.split('/')[2]}/`, vkey: signer.vkey })),
-    policy: `witness council ${witness.vkey}\nquorum council\n`, monitor: 'report.json' };
+  const config = {
+    format: 'kopuro-portal/v1',
+    logs: logs.map(({ member, signer }) => ({ url: `../${member.split('/')[2]}/`, vkey: signer.vkey })),
+    policy: `witness council ${witness.vkey}\nquorum council\n`,
+    monitor: 'report.json',
+  };
   await writeFile(join(folder, 'portal/portal.json'), JSON.stringify(config));
-  const report = { at_unix_ms: Date.now() - 40_000, ok: true, exchanges: { agreed: ENTRIES / 4 - 1234, wrong: 0, waiting: 3, never_arrived: 12, unchecked: 0, forgotten: 0 }, wrong: {}, findings: [], evidence: [],
-    logs: logs.map(({ member, signer }) => ({ origin: signer.name, member, condition: 'GOOD' })) };
+  const report = {
+    at_unix_ms: Date.now() - 40_000,
+    ok: true,
+    exchanges: { agreed: ENTRIES / 4 - 1234, wrong: 0, waiting: 3, never_arrived: 12, unchecked: 0, forgotten: 0 },
+    wrong: {},
+    findings: [],
+    evidence: [],
+    logs: logs.map(({ member, signer }) => ({ origin: signer.name, member, condition: 'GOOD' })),
+  };
   await writeFile(join(folder, 'portal/report.json'), JSON.stringify(report));
-  return { entries: logs.reduce((sum, { summary }) => sum + summary.entries, 0), virtual: (path) => virtual(path, logs) };
+  return {
+    entries: logs.reduce((sum, { summary }) => sum + summary.entries, 0),
+    virtual: (path) => virtual(path, logs),
+  };
 }
 
 const dayName = (day, now) => new Date(now - (DAYS - 1 - day) * DAY).toISOString().slice(0, 10);
@@ -119,14 +144,27 @@ function summarise(member, number, scale, now) {
       const as = flow[1] === number ? 'asked' : 'answered';
       const total = count(at, day, scale, now);
       const refused = flow[6] ? Math.round(total * 0.01) : total;
-      const names = (outcome, reason) => [as, system(flow[0], flow[1]), system(flow[2], flow[3]), flow[4], flow[5], outcome === 'REFUSED' ? '' : flow[6], 'PUBLIC', outcome, reason];
+      const names = (outcome, reason) => [
+        as,
+        system(flow[0], flow[1]),
+        system(flow[2], flow[3]),
+        flow[4],
+        flow[5],
+        outcome === 'REFUSED' ? '' : flow[6],
+        'PUBLIC',
+        outcome,
+        reason,
+      ];
       return [{ as, with: MEMBERS[as === 'asked' ? flow[3] : flow[1]], names, total, refused, flow: at }];
     });
     const entries = parts.reduce((sum, { total }) => sum + 2 * total, 0);
     const sealed = Math.round(entries * 0.04);
     for (const { as, with: other, names, total, refused } of parts) {
       const end = first + entries - 1;
-      for (const [outcome, reason, times] of [['OK', '', total - refused], ['REFUSED', names('OK', '')[5] ? 'RATE_LIMITED' : 'GRANT_MISSING', refused]]) {
+      for (const [outcome, reason, times] of [
+        ['OK', '', total - refused],
+        ['REFUSED', names('OK', '')[5] ? 'RATE_LIMITED' : 'GRANT_MISSING', refused],
+      ]) {
         if (times === 0) continue;
         groups.add(names(outcome, reason), times, first, end);
         const today = Math.floor((now - (DAYS - 1 - day) * DAY) / DAY);
@@ -135,11 +173,28 @@ function summarise(member, number, scale, now) {
       pairs.push([as, other, [total - refused, 0, refused, 0]]);
     }
     index += entries + sealed;
-    ranges.push({ first, end: index, start: Date.parse(`${name}T00:00:00Z`), length: day === DAYS - 1 ? 9.6 * 3600_000 : DAY, parts });
+    ranges.push({
+      first,
+      end: index,
+      start: Date.parse(`${name}T00:00:00Z`),
+      length: day === DAYS - 1 ? 9.6 * 3600_000 : DAY,
+      parts,
+    });
     daysOf.push([name, first, index - first, 0, sealed, pairs]);
     const month = name.slice(0, 7);
-    if (!files.has(month)) files.set(month, { format: 'kopuro-summary-month/v1', member, month, columns: COLUMNS, days: [] });
-    files.get(month).days.push({ day: name, first, entries: index - first, delayed: 0, sealed, strings: groups.strings, groups: [...groups.rows.values()] });
+    if (!files.has(month))
+      files.set(month, { format: 'kopuro-summary-month/v1', member, month, columns: COLUMNS, days: [] });
+    files
+      .get(month)
+      .days.push({
+        day: name,
+        first,
+        entries: index - first,
+        delayed: 0,
+        sealed,
+        strings: groups.strings,
+        groups: [...groups.rows.values()],
+      });
     files.get(month).entries = index;
     const span = monthsOf.get(month) ?? [month, first, 0, 0, 0, []];
     span[2] += index - first;
@@ -151,13 +206,26 @@ function summarise(member, number, scale, now) {
     }
     monthsOf.set(month, span);
   }
-  const summary = { format: 'kopuro-summary/v1', member, from: 0, entries: index, time_unix_ms: now, columns: COLUMNS, strings: all.strings, groups: [...all.rows.values()], days: daysOf, months: [...monthsOf.values()] };
+  const summary = {
+    format: 'kopuro-summary/v1',
+    member,
+    from: 0,
+    entries: index,
+    time_unix_ms: now,
+    columns: COLUMNS,
+    strings: all.strings,
+    groups: [...all.rows.values()],
+    days: daysOf,
+    months: [...monthsOf.values()],
+  };
   return { summary, months: files, ranges };
 }
 
 function days(summary) {
   const hash = 'ab'.repeat(32);
-  const lines = summary.days.slice(0, -1).map(([name, first, entries, , sealed]) => [name, first, entries, entries - sealed, 0, sealed, hash, hash].join());
+  const lines = summary.days
+    .slice(0, -1)
+    .map(([name, first, entries, , sealed]) => [name, first, entries, entries - sealed, 0, sealed, hash, hash].join());
   return ['day,first_entry,entries,rows,delayed,sealed,csv_sha256,parquet_sha256', ...lines, ''].join('\n');
 }
 
@@ -180,7 +248,10 @@ function made(log, index) {
   if (index % 26 === 25) return Buffer.concat([field(9, 3), field(15, Buffer.alloc(32, 1))]);
   const { as, names, refused, total } = range.parts[Math.floor(index / 2) % range.parts.length];
   const isRefused = refused > 0 && (refused === total || Math.floor(index / 2) % 97 === 0);
-  const [, consumer, provider, service, method, basis, , outcome, reason] = names(isRefused ? 'REFUSED' : 'OK', isRefused ? (refused === total ? 'GRANT_MISSING' : 'RATE_LIMITED') : '');
+  const [, consumer, provider, service, method, basis, , outcome, reason] = names(
+    isRefused ? 'REFUSED' : 'OK',
+    isRefused ? (refused === total ? 'GRANT_MISSING' : 'RATE_LIMITED') : '',
+  );
   const id = Buffer.alloc(16);
   id.writeUIntBE(time, 0, 6);
   id[6] = 0x70;
@@ -188,8 +259,19 @@ function made(log, index) {
   id.writeUInt32BE(index - (index % 2), 12);
   const closing = index % 2 === 1;
   return Buffer.concat([
-    field(1, closing ? (as === 'asked' ? 4 : 3) : as === 'asked' ? 1 : 2), field(2, id), field(3, time), field(4, consumer), field(5, provider), field(6, service), field(7, method),
-    field(8, basis), field(9, 1), ...(closing ? [field(11, outcome === 'OK' ? 1 : 3), field(12, outcome === 'OK' ? 0 : 7), field(13, reason)] : []), field(15, Buffer.alloc(32, 2)), field(20, Buffer.alloc(32, 3))]);
+    field(1, closing ? (as === 'asked' ? 4 : 3) : as === 'asked' ? 1 : 2),
+    field(2, id),
+    field(3, time),
+    field(4, consumer),
+    field(5, provider),
+    field(6, service),
+    field(7, method),
+    field(8, basis),
+    field(9, 1),
+    ...(closing ? [field(11, outcome === 'OK' ? 1 : 3), field(12, outcome === 'OK' ? 0 : 7), field(13, reason)] : []),
+    field(15, Buffer.alloc(32, 2)),
+    field(20, Buffer.alloc(32, 3)),
+  ]);
 }
 
 function virtual(path, logs) {

@@ -21,14 +21,19 @@ async function verdict(page) {
   await page.getByRole('button', { name: 'Verify' }).click();
   const state = await (await page.waitForSelector('[data-verified]')).getAttribute('data-verified');
   const bad = await page.locator('.step.bad').allInnerTexts();
-  return { state, bad, told: await page.locator('[data-verified]').innerText(), good: await page.locator('.step.good').count() };
+  return {
+    state,
+    bad,
+    told: await page.locator('[data-verified]').innerText(),
+    good: await page.locator('.step.good').count(),
+  };
 }
 
 export async function whatIsRightVerifies({ browser, portal }) {
   const { page, context, faults } = await open(browser, portal);
   const { href } = await anExchange(page, portal);
   await show(page, portal, href);
-  assert.equal(await page.locator('.side .entry').count() >= 4, true, 'both sides tell it, opening and closing');
+  assert.equal((await page.locator('.side .entry').count()) >= 4, true, 'both sides tell it, opening and closing');
   assert.match(await page.locator('.verdict h2').first().innerText(), /Both sides tell the same/);
   const found = await verdict(page);
   assert.deepEqual([found.state, found.bad], ['good', []]);
@@ -65,8 +70,18 @@ export async function oneWrongByteShowsRed({ browser, portal, published }) {
   const cases = [
     ['an entry', `${folder}tile/entries/${name(width, number)}`, entry, /hash tile has another hash/],
     ['its hash', `${folder}tile/0/${name(width, number)}`, () => (index % 256) * 32 + 7, /hash tile has another hash/],
-    ['another hash', `${folder}tile/0/${name(width, number)}`, () => other * 32 + 9, /does not lead to the signed root/],
-    ['the checkpoint', `${folder}checkpoint`, (bytes) => bytes.indexOf('\n\n') - 5, /signature is wrong|cannot be read/],
+    [
+      'another hash',
+      `${folder}tile/0/${name(width, number)}`,
+      () => other * 32 + 9,
+      /does not lead to the signed root/,
+    ],
+    [
+      'the checkpoint',
+      `${folder}checkpoint`,
+      (bytes) => bytes.indexOf('\n\n') - 5,
+      /signature is wrong|cannot be read/,
+    ],
     ['a cosignature', `${folder}checkpoint`, (bytes) => bytes.length - 20, /witness's signature is wrong/],
   ];
   for (const [what, path, at, meaning] of cases) {
@@ -77,7 +92,10 @@ export async function oneWrongByteShowsRed({ browser, portal, published }) {
     assert.equal(found.state, 'bad', what);
     assert.match(found.bad.join('\n'), meaning, what);
     assert.match(found.told, /FAILED/, what);
-    const colour = await page.locator('.step.bad .sign').first().evaluate((sign) => getComputedStyle(sign).color);
+    const colour = await page
+      .locator('.step.bad .sign')
+      .first()
+      .evaluate((sign) => getComputedStyle(sign).color);
     assert.equal(colour, 'rgb(163, 32, 29)', `${what} shows red`);
     await context.close();
     server.close();
@@ -92,7 +110,9 @@ export async function aMissingSideIsSaid({ browser, portal, published }) {
   const { logs } = JSON.parse(await readFile(join(published, 'portal/portal.json'), 'utf8'));
   // The other logs' bundles are gone.
   const own = logs[log].url.replace(/^\.\./, '');
-  const server = await serve(published, (path) => (path.includes('/tile/entries/') && !path.startsWith(own) ? Buffer.alloc(0) : null));
+  const server = await serve(published, (path) =>
+    path.includes('/tile/entries/') && !path.startsWith(own) ? Buffer.alloc(0) : null,
+  );
   const { page, context } = await open(browser, server.url);
   await show(page, `${server.url}/portal/`, href);
   assert.match(await page.locator('main').innerText(), /One side's log lacks it/);
@@ -102,7 +122,9 @@ export async function aMissingSideIsSaid({ browser, portal, published }) {
 
 export async function noLogRenamesTheOthers({ browser, portal, published }) {
   const genuine = await readFile(join(published, '70000003/directory'), 'utf8');
-  const forged = genuine.replace('\nversion 1\n', '\nversion 99\n').replaceAll(/^(member \S+) .*$/gm, '$1 "Калп" "Ложь" "False"');
+  const forged = genuine
+    .replace('\nversion 1\n', '\nversion 99\n')
+    .replaceAll(/^(member \S+) .*$/gm, '$1 "Калп" "Ложь" "False"');
   assert.notEqual(forged, genuine);
   const server = await serve(published, (path) => (path === '/70000003/directory' ? Buffer.from(forged) : null));
   const { page, context, faults } = await open(browser, server.url);
@@ -121,11 +143,35 @@ export async function openings({ browser, portal, kopuro, demo, work, published 
   const member = logs[log].url.split('/')[1];
   const folder = { 70000001: 'registry', 70000002: 'tax', 70000003: 'social', 70000004: 'cadastre' }[member];
   const file = join(work, 'opening.json');
-  execFileSync(kopuro, ['log', 'open', '--data', join(demo, folder, 'data'), '--index', String(index), '--field', 'address', '--field', 'sizes', '--field', 'request-digest',
-    '--checkpoint', join(published, member, 'checkpoint'), '--out', file], { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(
+    kopuro,
+    [
+      'log',
+      'open',
+      '--data',
+      join(demo, folder, 'data'),
+      '--index',
+      String(index),
+      '--field',
+      'address',
+      '--field',
+      'sizes',
+      '--field',
+      'request-digest',
+      '--checkpoint',
+      join(published, member, 'checkpoint'),
+      '--out',
+      file,
+    ],
+    { stdio: ['ignore', 'ignore', 'inherit'] },
+  );
   await show(page, portal, '#/my-data');
   const check = async (content) => {
-    await page.setInputFiles('#opening', { name: 'opening.json', mimeType: 'application/json', buffer: Buffer.from(content) });
+    await page.setInputFiles('#opening', {
+      name: 'opening.json',
+      mimeType: 'application/json',
+      buffer: Buffer.from(content),
+    });
     const state = await (await page.waitForSelector('[data-opening]')).getAttribute('data-opening');
     const text = await page.locator('main .steps').innerText();
     await page.evaluate(() => document.querySelector('main .steps').replaceChildren());
@@ -163,7 +209,10 @@ export async function openings({ browser, portal, kopuro, demo, work, published 
   }
   await page.setInputFiles('#opening', { name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{}') });
   await page.waitForSelector('main .steps .fault');
-  assert.deepEqual(faults.filter((fault) => !fault.includes('ERR_INTERNET_DISCONNECTED')), []);
+  assert.deepEqual(
+    faults.filter((fault) => !fault.includes('ERR_INTERNET_DISCONNECTED')),
+    [],
+  );
   await context.close();
   return href.slice(11, 47);
 }

@@ -11,12 +11,11 @@ use prost::Message;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::beside::Beside;
+use super::beside::{self, Beside};
 use super::standing::{self, Place};
 use super::summary::Summaries;
 use super::{
-    CHECKPOINT, MOST_CHECKPOINT, MOST_TILE, PublishError, Served, Shared, StandingError, Store, StoreError, TILE,
-    portal, tiles,
+    CHECKPOINT, MOST_CHECKPOINT, MOST_TILE, PublishError, Shared, StandingError, Store, StoreError, TILE, tiles,
 };
 use crate::failpoint;
 use crate::log::entry::Entry;
@@ -50,6 +49,9 @@ const PARTIALS_STAY: Duration = Duration::from_secs(600);
 
 /// The condition in the node's health.
 pub(super) const CONDITION: &str = "publication";
+
+/// So often what comes while the last checkpoint is published is published too.
+const LAST_TURNS: usize = 3;
 
 /// Publishes; one per log.
 pub(super) struct Publisher {
@@ -139,8 +141,15 @@ impl Publisher {
                 () = tokio::time::sleep(self.pause()) => {}
             }
         }
-        let last = self.turn(true).await;
-        self.tell(last);
+        for _ in 0..LAST_TURNS {
+            let last = self.turn(true).await;
+            let failed = last.is_err();
+            // What was on its way when the node began to stop may be logged while this publishes.
+            let published = self.shared.published.borrow().as_ref().map_or(0, |published| published.size);
+            if self.tell(last) || failed || published == self.shared.log.checkpoint().size {
+                return;
+            }
+        }
     }
 
     /// The pause before the next turn: longer with each failure, up to 32 times the interval.
@@ -367,15 +376,7 @@ impl Publisher {
         let (Some(store), Some(site), false) = (&self.shared.options.store, &self.shared.site, self.portal) else {
             return Ok(());
         };
-        let version = format!("portal/{}", portal::VERSION);
-        let stored = store.get(&version, portal::MOST_VERSION).await;
-        if !matches!(stored, Ok(Some(stored)) if stored == site.version()) {
-            let put = async |(path, bytes, served): (&str, Bytes, Served)| {
-                store.put(&format!("portal/{path}"), bytes, served).await
-            };
-            futures_util::stream::iter(site.files()).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-            store.put(&version, site.version(), portal::TEXT).await?;
-        }
+        beside::put_portal(store, site).await?;
         self.portal = true;
         Ok(())
     }

@@ -13,7 +13,16 @@ import { bodies, body } from './pages/bodies.js';
 import { myData } from './pages/mydata.js';
 import { openData } from './pages/opendata.js';
 
-const PAGES = { '': overview, exchanges, exchange: exchangePage, grants, bodies, body, 'my-data': myData, 'open-data': openData };
+const PAGES = {
+  '': overview,
+  exchanges,
+  exchange: exchangePage,
+  grants,
+  bodies,
+  body,
+  'my-data': myData,
+  'open-data': openData,
+};
 const MENU = ['', 'exchanges', 'grants', 'bodies', 'my-data', 'open-data'];
 /** Under which entry of the menu a page stands. */
 const UNDER = { exchange: 'exchanges', body: 'bodies' };
@@ -23,18 +32,39 @@ let turn = 0;
 
 function header(page) {
   const current = UNDER[page] ?? page;
-  const entry = (name) => h('li', null, h('a', { href: href(name), 'aria-current': name === current ? 'page' : undefined }, t(`nav-${name || 'overview'}`)));
+  const entry = (name) =>
+    h(
+      'li',
+      null,
+      h(
+        'a',
+        { href: href(name), 'aria-current': name === current ? 'page' : undefined },
+        t(`nav-${name || 'overview'}`),
+      ),
+    );
   const choose = (code) => () => {
     const { page, rest, params } = parseHash();
     location.hash = href(page, { ...params, lang: code }, rest).slice(1);
   };
   const languages = Object.entries(LANGUAGES).map(([code, name]) =>
-    h('button', { type: 'button', lang: code, 'aria-pressed': String(code === lang()), onclick: choose(code) }, name));
-  return h('header', { class: 'top' },
-    h('div', { class: 'wide bar' },
-      h('a', { class: 'brand', href: href('') }, mark(), h('span', null, h('b', null, 'Kopuro'), h('span', { class: 'tag' }, t('tagline')))),
-      h('div', { class: 'languages', role: 'group', 'aria-label': t('language') }, languages)),
-    h('nav', { class: 'wide menu', 'aria-label': t('menu') }, h('ul', null, MENU.map(entry))));
+    h('button', { type: 'button', lang: code, 'aria-pressed': String(code === lang()), onclick: choose(code) }, name),
+  );
+  return h(
+    'header',
+    { class: 'top' },
+    h(
+      'div',
+      { class: 'wide bar' },
+      h(
+        'a',
+        { class: 'brand', href: href('') },
+        mark(),
+        h('span', null, h('b', null, 'Kopuro'), h('span', { class: 'tag' }, t('tagline'))),
+      ),
+      h('div', { class: 'languages', role: 'group', 'aria-label': t('language') }, languages),
+    ),
+    h('nav', { class: 'wide menu', 'aria-label': t('menu') }, h('ul', null, MENU.map(entry))),
+  );
 }
 
 /** A bridge. */
@@ -44,10 +74,11 @@ function mark() {
 }
 
 function footer() {
-  return h('footer', { class: 'foot' },
-    h('div', { class: 'wide' },
-      h('p', null, t('foot-what')),
-      h('p', null, t('foot-trust'))));
+  return h(
+    'footer',
+    { class: 'foot' },
+    h('div', { class: 'wide' }, h('p', null, t('foot-what')), h('p', null, t('foot-trust'))),
+  );
 }
 
 async function show() {
@@ -63,8 +94,23 @@ async function show() {
   const main = h('main', { id: 'main', class: 'wide', tabindex: '-1' }, heading, content);
   const hadPage = document.querySelector('main') !== null;
   document.body.replaceChildren(
-    h('a', { class: 'skip', href: '#main', onclick: (event) => { event.preventDefault(); main.focus(); } }, t('skip')),
-    header(page), main, footer(), liveRegion());
+    h(
+      'a',
+      {
+        class: 'skip',
+        href: '#main',
+        onclick: (event) => {
+          event.preventDefault();
+          main.focus();
+        },
+      },
+      t('skip'),
+    ),
+    header(page),
+    main,
+    footer(),
+    liveRegion(),
+  );
   // On a phone the menu is wider than the screen.
   const here = document.querySelector('.menu [aria-current]');
   if (here) here.closest('ul').scrollLeft = here.offsetLeft - 60;

@@ -34,13 +34,21 @@ export function bars({ spans, label, partLabel, marks = [], told }) {
   };
   drawn.set(box, draw);
   sizes.observe(box);
-  const legend = h('p', { class: 'legend', 'aria-hidden': 'true' },
-    h('span', { class: 'key count' }, label), partLabel ? h('span', { class: 'key part' }, partLabel) : null,
-    marks.length ? h('span', { class: 'key mark' }, t('unusual-mark')) : null);
+  const legend = h(
+    'p',
+    { class: 'legend', 'aria-hidden': 'true' },
+    h('span', { class: 'key count' }, label),
+    partLabel ? h('span', { class: 'key part' }, partLabel) : null,
+    marks.length ? h('span', { class: 'key mark' }, t('unusual-mark')) : null,
+  );
   return h('div', { class: 'plot' }, legend, box, readout);
 }
 
-const data = (spans) => [spans.map((_, index) => index), spans.map(({ count }) => count), spans.map(({ part }) => part ?? null)];
+const data = (spans) => [
+  spans.map((_, index) => index),
+  spans.map(({ count }) => count),
+  spans.map(({ part }) => part ?? null),
+];
 
 function options(spans, { label, partLabel, marks, width, readout }) {
   const ink = colour('--ink-soft');
@@ -60,16 +68,38 @@ function options(spans, { label, partLabel, marks, width, readout }) {
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: false, range: () => [-0.7, spans.length - 0.3] }, y: { range: () => [0, most * 1.08] } },
     axes: [
-      { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 30, splits: () => ticks(spans.length, width),
-        values: (_, indices) => indices.map((index) => (spans[index] ? day(spans[index].name, true) : '')) },
-      { stroke: ink, font, grid: lines, ticks: { show: false }, size: (_, values) => 14 + 8 * Math.max(3, ...(values ?? []).map((value) => value.length)),
-        incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 1e8, 1e9],
-        values: (_, counts) => counts.map((count) => number(count)) },
+      {
+        stroke: ink,
+        font,
+        grid: { show: false },
+        ticks: { show: false },
+        size: 30,
+        splits: () => ticks(spans.length, width),
+        values: (_, indices) => indices.map((index) => (spans[index] ? day(spans[index].name, true) : '')),
+      },
+      {
+        stroke: ink,
+        font,
+        grid: lines,
+        ticks: { show: false },
+        size: (_, values) => 14 + 8 * Math.max(3, ...(values ?? []).map((value) => value.length)),
+        incrs: [
+          1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 1e8, 1e9,
+        ],
+        values: (_, counts) => counts.map((count) => number(count)),
+      },
     ],
     series: [
       {},
       { paths: bar, points: { show: false }, fill: colour('--bar'), stroke: colour('--bar'), width: 0 },
-      { paths: bar, points: { show: false }, fill: colour('--bad'), stroke: colour('--bad'), width: 0, show: Boolean(partLabel) },
+      {
+        paths: bar,
+        points: { show: false },
+        fill: colour('--bad'),
+        stroke: colour('--bad'),
+        width: 0,
+        show: Boolean(partLabel),
+      },
     ],
     hooks: { setCursor: [show], draw: [(self) => draw(self, spans, marks)] },
   };

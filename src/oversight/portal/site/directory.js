@@ -10,7 +10,19 @@ function words(line) {
 }
 
 export function readDirectory(note) {
-  const directory = { federation: '', version: 0, expires: '', threshold: 1, council: [], note, members: new Map(), nodes: [], systems: [], services: [], purposes: [] };
+  const directory = {
+    federation: '',
+    version: 0,
+    expires: '',
+    threshold: 1,
+    council: [],
+    note,
+    members: new Map(),
+    nodes: [],
+    systems: [],
+    services: [],
+    purposes: [],
+  };
   for (const line of note.split('\n\n')[0].split('\n')) {
     const [kind, ...rest] = words(line);
     if (kind === 'federation') directory.federation = rest[0];
@@ -22,7 +34,8 @@ export function readDirectory(note) {
     if (kind === 'node') directory.nodes.push({ member: rest[0], name: rest[1], vkey: rest[3] });
     if (kind === 'system') directory.systems.push(rest[0]);
     if (kind === 'service') directory.services.push({ name: rest[0], provider: rest[1] });
-    if (kind === 'purpose') directory.purposes.push({ code: rest[0], law: rest[1], ky: rest[2], ru: rest[3], en: rest[4] });
+    if (kind === 'purpose')
+      directory.purposes.push({ code: rest[0], law: rest[1], ky: rest[2], ru: rest[3], en: rest[4] });
   }
   return directory;
 }

@@ -10,7 +10,9 @@ function make(element, properties, children) {
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -35,13 +37,31 @@ export function announce(text) {
 /** A table: columns are { label, number, code }, cells are text or nodes. Scrolls sideways by itself where it must. */
 export function table(caption, columns, rows, properties = {}) {
   const cell = (value, index) =>
-    h('td', { class: columns[index].number ? 'number' : columns[index].code ? 'code' : undefined, 'data-label': columns[index].label }, value);
-  const head = columns.map((column) => h('th', { scope: 'col', class: column.number ? 'number' : undefined }, column.label));
+    h(
+      'td',
+      {
+        class: columns[index].number ? 'number' : columns[index].code ? 'code' : undefined,
+        'data-label': columns[index].label,
+      },
+      value,
+    );
+  const head = columns.map((column) =>
+    h('th', { scope: 'col', class: column.number ? 'number' : undefined }, column.label),
+  );
   return h(
     'div',
     { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption },
-    h('table', properties, h('caption', { class: properties.class?.includes('shown') ? undefined : 'unseen' }, caption), h('thead', null, h('tr', null, head)),
-      h('tbody', null, rows.map((row) => h('tr', null, row.map(cell)))))
+    h(
+      'table',
+      properties,
+      h('caption', { class: properties.class?.includes('shown') ? undefined : 'unseen' }, caption),
+      h('thead', null, h('tr', null, head)),
+      h(
+        'tbody',
+        null,
+        rows.map((row) => h('tr', null, row.map(cell))),
+      ),
+    ),
   );
 }
 
@@ -52,8 +72,7 @@ const quoted = (value) => {
 };
 
 /** Rows as RFC 4180 has them. */
-export const csv = (columns, rows) =>
-  [columns, ...rows].map((row) => row.map(quoted).join(',')).join('\r\n') + '\r\n';
+export const csv = (columns, rows) => [columns, ...rows].map((row) => row.map(quoted).join(',')).join('\r\n') + '\r\n';
 
 /** A button that saves what is on screen. */
 export function csvButton(name, columns, rows) {
@@ -73,9 +92,16 @@ export function figure({ title, note, name, picture, columns, rows }) {
     { class: 'card' },
     h('figcaption', null, h('h3', null, title), note ? h('p', { class: 'note' }, note) : null),
     picture,
-    h('div', { class: 'below' },
+    h(
+      'div',
+      { class: 'below' },
       h('details', { open: !picture }, h('summary', null, t('show-table')), table(title, columns, shown)),
-      csvButton(name, columns.map((column) => column.label), () => rows)),
+      csvButton(
+        name,
+        columns.map((column) => column.label),
+        () => rows,
+      ),
+    ),
   );
 }
 

@@ -2,8 +2,20 @@
 
 import { hex, text } from './tlog.js';
 
-const KINDS = ['', 'REQUEST_SENT', 'REQUEST_RECEIVED', 'RESPONSE_SENT', 'RESPONSE_RECEIVED', 'REFUSED', 'FAILED', 'AUDIT',
-  'REQUEST_COMPLETED', 'ERASURE', 'OPENED', 'EVIDENCE'];
+const KINDS = [
+  '',
+  'REQUEST_SENT',
+  'REQUEST_RECEIVED',
+  'RESPONSE_SENT',
+  'RESPONSE_RECEIVED',
+  'REFUSED',
+  'FAILED',
+  'AUDIT',
+  'REQUEST_COMPLETED',
+  'ERASURE',
+  'OPENED',
+  'EVIDENCE',
+];
 const OUTCOMES = ['', 'OK', 'ERROR', 'REFUSED', 'FAILED'];
 const CLASSES = ['', 'PUBLIC', 'DELAYED', 'SEALED'];
 const SIDES = ['', 'CONSUMER', 'PROVIDER'];
@@ -39,7 +51,8 @@ export function* fields(bytes) {
 }
 
 /** Text of a log without what would hide or turn around the text beside it. */
-const told = (value) => text(value).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, '\ufffd');
+const told = (value) =>
+  text(value).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, '\ufffd');
 
 /** An exchange id as it is written: UUID. */
 export function uuid(bytes) {
@@ -53,8 +66,26 @@ export const uuidTime = (id) => Number.parseInt(id.replaceAll('-', '').slice(0, 
 export const isUuid = (id) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id);
 
 function blank() {
-  return { kind: '', exchange: '', time: 0, consumer: '', provider: '', service: '', method: '', basis: '', publication: '',
-    delayDays: 0, outcome: '', status: 0, reason: '', side: '', commitment: new Uint8Array(), peerCheckpoint: '', schema: '', opened: null };
+  return {
+    kind: '',
+    exchange: '',
+    time: 0,
+    consumer: '',
+    provider: '',
+    service: '',
+    method: '',
+    basis: '',
+    publication: '',
+    delayDays: 0,
+    outcome: '',
+    status: 0,
+    reason: '',
+    side: '',
+    commitment: new Uint8Array(),
+    peerCheckpoint: '',
+    schema: '',
+    opened: null,
+  };
 }
 
 /** An entry's fields by name. */
@@ -64,24 +95,60 @@ export function decode(bytes, entry = blank()) {
     const isNumber = typeof value === 'bigint';
     if (isNumber !== [1, 3, 9, 10, 11, 12, 14].includes(number)) continue;
     switch (number) {
-      case 1: entry.kind = name(KINDS, value); break;
-      case 2: entry.exchange = uuid(value); break;
-      case 3: entry.time = Number(BigInt.asIntN(64, value)); break;
-      case 4: entry.consumer = told(value); break;
-      case 5: entry.provider = told(value); break;
-      case 6: entry.service = told(value); break;
-      case 7: entry.method = told(value); break;
-      case 8: entry.basis = told(value); break;
-      case 9: entry.publication = name(CLASSES, value); break;
-      case 10: entry.delayDays = Number(value); break;
-      case 11: entry.outcome = name(OUTCOMES, value); break;
-      case 12: entry.status = Number(value); break;
-      case 13: entry.reason = told(value); break;
-      case 14: entry.side = name(SIDES, value); break;
-      case 15: entry.commitment = value; break;
-      case 16: entry.peerCheckpoint = text(value); break;
-      case 19: entry.opened = opened(value); break;
-      case 20: entry.schema = hex(value); break;
+      case 1:
+        entry.kind = name(KINDS, value);
+        break;
+      case 2:
+        entry.exchange = uuid(value);
+        break;
+      case 3:
+        entry.time = Number(BigInt.asIntN(64, value));
+        break;
+      case 4:
+        entry.consumer = told(value);
+        break;
+      case 5:
+        entry.provider = told(value);
+        break;
+      case 6:
+        entry.service = told(value);
+        break;
+      case 7:
+        entry.method = told(value);
+        break;
+      case 8:
+        entry.basis = told(value);
+        break;
+      case 9:
+        entry.publication = name(CLASSES, value);
+        break;
+      case 10:
+        entry.delayDays = Number(value);
+        break;
+      case 11:
+        entry.outcome = name(OUTCOMES, value);
+        break;
+      case 12:
+        entry.status = Number(value);
+        break;
+      case 13:
+        entry.reason = told(value);
+        break;
+      case 14:
+        entry.side = name(SIDES, value);
+        break;
+      case 15:
+        entry.commitment = value;
+        break;
+      case 16:
+        entry.peerCheckpoint = text(value);
+        break;
+      case 19:
+        entry.opened = opened(value);
+        break;
+      case 20:
+        entry.schema = hex(value);
+        break;
     }
   }
   return entry;

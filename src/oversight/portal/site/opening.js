@@ -17,7 +17,13 @@ export function readOpening(content) {
   if (content.length > MOST) throw new Error(t('opening-too-large'));
   const file = JSON.parse(content);
   if (file.format !== 'kopuro-opening/v1') throw new Error(t('opening-format'));
-  if (!Number.isSafeInteger(file.index) || file.index < 0 || !Array.isArray(file.openings) || !Array.isArray(file.proof)) throw new Error(t('opening-format'));
+  if (
+    !Number.isSafeInteger(file.index) ||
+    file.index < 0 ||
+    !Array.isArray(file.openings) ||
+    !Array.isArray(file.proof)
+  )
+    throw new Error(t('opening-format'));
   return { ...file, bytes: base64(file.entry), note: parseCheckpoint(file.checkpoint), path: file.proof.map(base64) };
 }
 
@@ -57,18 +63,26 @@ async function checkField({ field, slot, value, salt, slots, path }, entry, valu
   const name = NAMES[slot] ?? field ?? String(slot);
   const title = t('opening-field', { field: named('slot', name) });
   // Beyond the named slots each is one more person, or a field with its path.
-  if (!Number.isInteger(slot) || slot < 0 || slot > 255 || (slot < NAMES.length && field !== NAMES[slot])) return bad(title, t('opening-format'));
+  if (!Number.isInteger(slot) || slot < 0 || slot > 255 || (slot < NAMES.length && field !== NAMES[slot]))
+    return bad(title, t('opening-format'));
   const [bytes, salted] = [base64(value), base64(salt)];
   const length = new Uint8Array(4);
   new DataView(length.buffer).setUint32(0, bytes.length);
   const data = await sha256(utf8('kopuro/field/v1'), [0, slot], salted, length, bytes);
   const led = await rootOf(await leafHash(data), slot, slots, path.map(base64)).catch(() => new Uint8Array());
-  if (salted.length !== 32 || !same(led, entry.commitment)) return bad(title, t('opening-not-committed'), `${hex(led)} ≠ ${hex(entry.commitment)}`);
+  if (salted.length !== 32 || !same(led, entry.commitment))
+    return bad(title, t('opening-not-committed'), `${hex(led)} ≠ ${hex(entry.commitment)}`);
   const told = valueOf(slot, bytes);
   if (slot === 8) {
     const hidden = decode(bytes);
-    if (hidden.publication || hidden.delayDays || hidden.commitment.length) return bad(title, t('opening-not-committed'));
-    Object.assign(entry, { ...hidden, publication: entry.publication, delayDays: entry.delayDays, commitment: entry.commitment });
+    if (hidden.publication || hidden.delayDays || hidden.commitment.length)
+      return bad(title, t('opening-not-committed'));
+    Object.assign(entry, {
+      ...hidden,
+      publication: entry.publication,
+      delayDays: entry.delayDays,
+      commitment: entry.commitment,
+    });
   }
   values.push({ name, told });
   return good(title, t('opening-committed'), told);
@@ -113,7 +127,9 @@ async function stillPublished(log, index, leaf, note) {
     if (checkpoint.size < note.size) return bad(title, t('opening-log-shorter'));
     const tile = await log.tile(0, Math.floor(index / 256), checkpoint.size);
     const told = tile.subarray((index % 256) * 32, (index % 256) * 32 + 32);
-    return same(told, leaf) ? good(title, t('opening-published-good')) : bad(title, t('opening-published-bad'), `${hex(told)} ≠ ${hex(leaf)}`);
+    return same(told, leaf)
+      ? good(title, t('opening-published-good'))
+      : bad(title, t('opening-published-bad'), `${hex(told)} ≠ ${hex(leaf)}`);
   } catch {
     return warn(title, t('opening-offline'));
   }

@@ -21,9 +21,13 @@ export function wanted(found, filter) {
   const of = (system, wish) => !wish || system === ANY || system === wish || memberOf(system) === wish;
   return (
     (of(found.consumer, filter.body) || of(found.provider, filter.body)) &&
-    of(found.consumer, filter.consumer) && of(found.provider, filter.provider) &&
-    is(found.service, filter.service) && is(found.method, filter.method) && is(found.outcome, filter.outcome) &&
-    is(found.basis, filter.basis) && is(found.reason, filter.reason)
+    of(found.consumer, filter.consumer) &&
+    of(found.provider, filter.provider) &&
+    is(found.service, filter.service) &&
+    is(found.method, filter.method) &&
+    is(found.outcome, filter.outcome) &&
+    is(found.basis, filter.basis) &&
+    is(found.reason, filter.reason)
   );
 }
 
@@ -35,7 +39,9 @@ async function* runs(log, filter, size, above, listed) {
   let summary = null;
   try {
     summary = await log.summary();
-  } catch { /* without one every entry may be */ }
+  } catch {
+    /* without one every entry may be */
+  }
   const known = summary ? Math.min(summary.entries, size) : 0;
   if (above > known) yield [known, above - 1];
   if (!summary) return;
@@ -76,7 +82,9 @@ export async function locate(log, time, size) {
     if (at) low = Math.max(0, Math.floor(at[1] / TILE) - 1);
     if (next) high = Math.min(high, Math.floor(next[1] / TILE));
     if (entries > size) high = Math.min(high, Math.floor((size - 1) / TILE));
-  } catch { /* the whole log, then */ }
+  } catch {
+    /* the whole log, then */
+  }
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
     const shown = timeIn(await log.entries(middle, size));
@@ -98,7 +106,8 @@ async function* walk(log, filter, listed) {
       yield { read: true, time: timeIn(entries) };
       for (const found of entries.reverse()) {
         if (found.index < first || found.index > last) continue;
-        const shown = found.entry.kind === 'OPENED' && found.entry.opened ? { ...found, entry: found.entry.opened.hidden } : found;
+        const shown =
+          found.entry.kind === 'OPENED' && found.entry.opened ? { ...found, entry: found.entry.opened.hidden } : found;
         const { entry } = shown;
         if (!closes(entry) || !wanted(entry, filter)) continue;
         // Told once: by the asking side's log where there is one.
@@ -116,8 +125,14 @@ async function* walk(log, filter, listed) {
 export async function search(sources, filter, most, onRead = () => {}) {
   const listed = new Set(sources.logs.map((log) => log.member));
   // All that is newer than `reached` has been given; of the bundle at hand, only once the next one is read.
-  const walks = sources.logs.map((log) =>
-    ({ log, steps: walk(log, filter, listed), head: null, reached: Infinity, next: Infinity, over: false }));
+  const walks = sources.logs.map((log) => ({
+    log,
+    steps: walk(log, filter, listed),
+    head: null,
+    reached: Infinity,
+    next: Infinity,
+    over: false,
+  }));
   const failed = [];
   const most_read = Math.max(BUDGET, 4 * walks.length);
   let left = most_read;
@@ -168,13 +183,18 @@ export async function exchange(sources, id, hints, onRead = () => {}) {
     for (const one of entries) {
       const hidden = one.entry.opened?.hidden;
       const entry = hidden?.exchange === id ? hidden : one.entry;
-      if (entry.exchange === id) found.set(`${one.log.number}.${one.index}`, { ...one, entry, shown: entry !== one.entry });
+      if (entry.exchange === id)
+        found.set(`${one.log.number}.${one.index}`, { ...one, entry, shown: entry !== one.entry });
     }
   };
-  const members = () => new Set([...found.values()].flatMap(({ entry }) => [memberOf(entry.consumer), memberOf(entry.provider)]));
+  const members = () =>
+    new Set([...found.values()].flatMap(({ entry }) => [memberOf(entry.consumer), memberOf(entry.provider)]));
   const whole = (log) => {
     const own = [...found.values()].filter((one) => one.log === log);
-    return own.some(({ entry }) => entry.kind === 'REFUSED') || (own.some(({ entry }) => opens(entry)) && own.some(({ entry }) => closes(entry)));
+    return (
+      own.some(({ entry }) => entry.kind === 'REFUSED') ||
+      (own.some(({ entry }) => opens(entry)) && own.some(({ entry }) => closes(entry)))
+    );
   };
   const look = async (log, numbers) => {
     const { size } = await log.checkpoint();
@@ -202,7 +222,7 @@ export async function exchange(sources, id, hints, onRead = () => {}) {
       if (size === 0) return;
       for (const time of [uuidTime(id), ended].filter((time) => time > 0)) {
         if (whole(log)) break;
-        const at = Math.floor((await locate(log, time, size) - 1) / TILE);
+        const at = Math.floor(((await locate(log, time, size)) - 1) / TILE);
         await look(log, () => [at, at - 1, at + 1, at + 2, at + 3]);
       }
     });

@@ -26,7 +26,7 @@ async function read(url, cache = 'default') {
   if (!answer.ok) throw new Missing(`${url}: ${answer.status}`);
   const parts = [];
   let length = 0;
-  for (const reader = answer.body.getReader(); ; ) {
+  for (const reader = answer.body.getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) break;
     parts.push(value);
@@ -71,8 +71,10 @@ export class Log {
   }
 
   key = () => this.#one('key', () => parseVkey(this.vkey));
-  checkpoint = () => this.#one('checkpoint', async () => parseCheckpoint(await readText(`${this.url}checkpoint`, 'no-cache')));
-  directory = () => this.#one('directory', async () => readDirectory(await readText(`${this.url}directory`, 'no-cache')));
+  checkpoint = () =>
+    this.#one('checkpoint', async () => parseCheckpoint(await readText(`${this.url}checkpoint`, 'no-cache')));
+  directory = () =>
+    this.#one('directory', async () => readDirectory(await readText(`${this.url}directory`, 'no-cache')));
   grants = () => this.#one('grants', async () => (await readJson(`${this.url}grants.json`, 'no-cache')).grants ?? []);
   days = () => this.#one('days', () => readText(`${this.url}open-data/days.csv`, 'no-cache'));
   dictionary = () => this.#one('dictionary', () => readText(`${this.url}open-data/dictionary.csv`));
@@ -90,7 +92,8 @@ export class Log {
     const kept = this.#kept.get(path);
     if (kept) return kept;
     const reading = read(this.url + path).catch((error) =>
-      width < TILE ? read(this.url + tilePath(level, number, TILE)) : Promise.reject(error));
+      width < TILE ? read(this.url + tilePath(level, number, TILE)) : Promise.reject(error),
+    );
     this.#kept.set(path, reading);
     reading.catch(() => this.#kept.delete(path));
     if (this.#kept.size > MOST_KEPT) this.#kept.delete(this.#kept.keys().next().value);
@@ -139,7 +142,8 @@ export class Sources {
     const found = await Promise.allSettled(this.logs.map((log) => log.directory()));
     for (const { value } of found.filter(({ value }) => value)) {
       const isFirst = this.directory.version === 0;
-      if (value.version > this.directory.version && (await isSignedBy(value, isFirst ? value : this.directory))) this.directory = value;
+      if (value.version > this.directory.version && (await isSignedBy(value, isFirst ? value : this.directory)))
+        this.directory = value;
     }
     for (const log of this.logs) {
       const node = this.directory.nodes.find((node) => node.vkey === log.vkey);

@@ -12,13 +12,17 @@ export function add(to, from) {
   return to;
 }
 
-const isSummary = (summary) => summary?.format === 'kopuro-summary/v1' && ['columns', 'strings', 'groups', 'days', 'months'].every((part) => Array.isArray(summary[part]));
+const isSummary = (summary) =>
+  summary?.format === 'kopuro-summary/v1' &&
+  ['columns', 'strings', 'groups', 'days', 'months'].every((part) => Array.isArray(summary[part]));
 
 export class Tally {
   /** All summaries that can be read. */
   static async of(sources) {
     const read = await Promise.allSettled(sources.logs.map((log) => log.summary()));
-    const found = read.map(({ value }, number) => ({ log: sources.logs[number], summary: value })).filter(({ summary }) => isSummary(summary));
+    const found = read
+      .map(({ value }, number) => ({ log: sources.logs[number], summary: value }))
+      .filter(({ summary }) => isSummary(summary));
     return new Tally(found, read.length - found.length);
   }
 
@@ -64,7 +68,8 @@ export class Tally {
     return this.found.flatMap(({ log, summary }) =>
       readGroups(summary.columns, summary.strings, summary.groups)
         .filter(({ as, consumer }) => as !== 'answered' || !this.#told(memberOf(consumer)))
-        .map((group) => ({ ...group, log })));
+        .map((group) => ({ ...group, log })),
+    );
   }
 }
 

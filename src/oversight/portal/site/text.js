@@ -8,9 +8,48 @@ const BISHKEK_MS = 6 * 3600_000;
 const NBSP = '\u00a0';
 
 const MONTHS = {
-  ky: ['январы', 'февралы', 'марты', 'апрели', 'майы', 'июну', 'июлу', 'августу', 'сентябры', 'октябры', 'ноябры', 'декабры'],
-  ru: ['января', 'февраля', 'марта', 'апреля', 'мая', 'июня', 'июля', 'августа', 'сентября', 'октября', 'ноября', 'декабря'],
-  en: ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October', 'November', 'December'],
+  ky: [
+    'январы',
+    'февралы',
+    'марты',
+    'апрели',
+    'майы',
+    'июну',
+    'июлу',
+    'августу',
+    'сентябры',
+    'октябры',
+    'ноябры',
+    'декабры',
+  ],
+  ru: [
+    'января',
+    'февраля',
+    'марта',
+    'апреля',
+    'мая',
+    'июня',
+    'июля',
+    'августа',
+    'сентября',
+    'октября',
+    'ноября',
+    'декабря',
+  ],
+  en: [
+    'January',
+    'February',
+    'March',
+    'April',
+    'May',
+    'June',
+    'July',
+    'August',
+    'September',
+    'October',
+    'November',
+    'December',
+  ],
 };
 const SHORT_MONTHS = {
   ky: ['янв.', 'фев.', 'мар.', 'апр.', 'май', 'июн.', 'июл.', 'авг.', 'сен.', 'окт.', 'ноя.', 'дек.'],
@@ -29,7 +68,9 @@ export function preferred(asked) {
   let stored = null;
   try {
     stored = localStorage.getItem('kopuro-lang');
-  } catch { /* a browser may forbid it */ }
+  } catch {
+    /* a browser may forbid it */
+  }
   const wanted = [asked, stored, ...(navigator.languages ?? [])];
   return wanted.map((code) => code?.toLowerCase().split('-')[0]).find((code) => code in LANGUAGES) ?? 'ky';
 }
@@ -45,7 +86,9 @@ export async function use(code, remember) {
   if (remember) {
     try {
       localStorage.setItem('kopuro-lang', code);
-    } catch { /* it is in the address too */ }
+    } catch {
+      /* it is in the address too */
+    }
   }
 }
 
@@ -63,7 +106,10 @@ export function t(id, args = {}) {
     console.error(`no text ${id} in ${language}`);
     return id;
   }
-  const given = Object.entries(args).map(([name, value]) => [name, typeof value === 'number' ? new Count(value) : String(value)]);
+  const given = Object.entries(args).map(([name, value]) => [
+    name,
+    typeof value === 'number' ? new Count(value) : String(value),
+  ]);
   const errors = [];
   const text = bundle.formatPattern(message.value, Object.fromEntries(given), errors);
   errors.forEach((error) => console.error(id, error));

@@ -103,7 +103,7 @@ export function tileWidth(size, level, number) {
 
 /** A bundle's entries. */
 export function* bundle(bytes) {
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const length = (bytes[at] << 8) | bytes[at + 1];
     if (at + 2 + length > bytes.length) throw new Error('a bundle that ends in the middle of an entry');
     yield bytes.subarray(at + 2, at + 2 + length);
@@ -117,10 +117,14 @@ async function subtree(level, number, readTile) {
   const first = number * 2 ** above;
   const tile = await readTile(tileLevel, Math.floor(first / TILE));
   const from = first % TILE;
-  let hashes = Array.from({ length: 2 ** above }, (_, index) => tile.subarray((from + index) * 32, (from + index + 1) * 32));
+  let hashes = Array.from({ length: 2 ** above }, (_, index) =>
+    tile.subarray((from + index) * 32, (from + index + 1) * 32),
+  );
   if (hashes.some((hash) => hash.length !== 32)) throw new Error('a tile that is too short');
   while (hashes.length > 1) {
-    hashes = await Promise.all(Array.from({ length: hashes.length / 2 }, (_, index) => nodeHash(hashes[2 * index], hashes[2 * index + 1])));
+    hashes = await Promise.all(
+      Array.from({ length: hashes.length / 2 }, (_, index) => nodeHash(hashes[2 * index], hashes[2 * index + 1])),
+    );
   }
   return hashes[0];
 }
@@ -156,7 +160,8 @@ export async function inclusionPath(index, size, readTile) {
 
 /** Where an audit path leads (RFC 9162, 2.1.3.2). */
 export async function rootOf(hash, index, size, path) {
-  if (!(index >= 0 && index < size) || path.some((sibling) => sibling.length !== 32)) throw new Error('no such place in the tree');
+  if (!(index >= 0 && index < size) || path.some((sibling) => sibling.length !== 32))
+    throw new Error('no such place in the tree');
   let [node, last] = [BigInt(index), BigInt(size) - 1n];
   for (const sibling of path) {
     if (last === 0n) throw new Error('the path is longer than the tree is high');

@@ -36,7 +36,11 @@ export async function* checkCheckpoint(log, sources) {
   }
   const isSigned = checkpoint.origin === key.name ? await signed(checkpoint, key) : null;
   if (!isSigned) {
-    yield bad(t('verify-signature'), t(isSigned === null ? 'verify-signature-none' : 'verify-signature-bad'), checkpoint.text);
+    yield bad(
+      t('verify-signature'),
+      t(isSigned === null ? 'verify-signature-none' : 'verify-signature-bad'),
+      checkpoint.text,
+    );
     return null;
   }
   yield good(t('verify-signature'), t('verify-signature-good', { size: checkpoint.size }), hex(checkpoint.root));
@@ -47,24 +51,35 @@ export async function* checkCheckpoint(log, sources) {
 async function checkWitnesses(checkpoint, policy) {
   if (!policy || policy.witnesses.length === 0) return warn(t('verify-witnesses'), t('verify-witnesses-none'));
   const seen = await witnesses(checkpoint, policy);
-  const detail = seen.map(({ name, ok, time }) => `${name}: ${ok ? moment(time, true) : t(ok === null ? 'verify-not-cosigned' : 'verify-wrong-cosignature')}`).join('; ');
+  const detail = seen
+    .map(
+      ({ name, ok, time }) =>
+        `${name}: ${ok ? moment(time, true) : t(ok === null ? 'verify-not-cosigned' : 'verify-wrong-cosignature')}`,
+    )
+    .join('; ');
   if (seen.some(({ ok }) => ok === false)) return bad(t('verify-witnesses'), t('verify-witnesses-bad'), detail);
   const names = new Set(seen.filter(({ ok }) => ok).map(({ name }) => name));
   if (!policy.met(names)) return bad(t('verify-witnesses'), t('verify-witnesses-few'), detail);
   const newest = Math.max(0, ...seen.map(({ time }) => time));
-  return good(t('verify-witnesses'), t('verify-witnesses-good', { n: names.size, age: age(Date.now() - newest) }), detail);
+  return good(
+    t('verify-witnesses'),
+    t('verify-witnesses-good', { n: names.size, age: age(Date.now() - newest) }),
+    detail,
+  );
 }
 
 /** What each witness of a policy says of a checkpoint: { name, ok (null: nothing), time }. */
 export async function witnesses(checkpoint, policy) {
-  return Promise.all((policy?.witnesses ?? []).map(async ({ name, vkey }) => {
-    try {
-      const found = await cosigned(checkpoint, await parseVkey(vkey));
-      return { name, ok: found?.ok ?? null, time: found?.ok ? found.time : 0 };
-    } catch {
-      return { name, ok: false, time: 0 };
-    }
-  }));
+  return Promise.all(
+    (policy?.witnesses ?? []).map(async ({ name, vkey }) => {
+      try {
+        const found = await cosigned(checkpoint, await parseVkey(vkey));
+        return { name, ok: found?.ok ?? null, time: found?.ok ? found.time : 0 };
+      } catch {
+        return { name, ok: false, time: 0 };
+      }
+    }),
+  );
 }
 
 /** That an entry stands in the tree of a checkpoint: from its bytes as they are published. */

@@ -8,13 +8,34 @@ import { moment, named, t } from '../text.js';
 
 export async function myData({ sources }) {
   const steps = ['ask', 'answer', 'check'];
-  return h('div', null,
+  return h(
+    'div',
+    null,
     h('p', { class: 'lead' }, t('mydata-lead')),
-    h('section', { 'aria-labelledby': 'how' }, h('h2', { id: 'how' }, t('mydata-how')),
-      h('ol', { class: 'how' }, steps.map((name) => h('li', { class: 'card' }, h('h3', null, t(`mydata-${name}`)), h('p', null, t(`mydata-${name}-told`)))))),
-    h('section', { 'aria-labelledby': 'rights' }, h('h2', { id: 'rights' }, t('mydata-not')),
-      h('ul', null, ['hidden', 'erased', 'nobody'].map((name) => h('li', null, t(`mydata-not-${name}`))))),
-    checker(sources));
+    h(
+      'section',
+      { 'aria-labelledby': 'how' },
+      h('h2', { id: 'how' }, t('mydata-how')),
+      h(
+        'ol',
+        { class: 'how' },
+        steps.map((name) =>
+          h('li', { class: 'card' }, h('h3', null, t(`mydata-${name}`)), h('p', null, t(`mydata-${name}-told`))),
+        ),
+      ),
+    ),
+    h(
+      'section',
+      { 'aria-labelledby': 'rights' },
+      h('h2', { id: 'rights' }, t('mydata-not')),
+      h(
+        'ul',
+        null,
+        ['hidden', 'erased', 'nobody'].map((name) => h('li', null, t(`mydata-not-${name}`))),
+      ),
+    ),
+    checker(sources),
+  );
 }
 
 function checker(sources) {
@@ -50,26 +71,58 @@ function checker(sources) {
     }
     const holds = found && !states.includes('bad');
     const text = t(holds ? 'opening-holds' : 'opening-fails');
-    result.prepend(h('p', { class: `verdict ${holds ? 'good' : 'bad'}`, role: 'status', 'data-opening': holds ? 'good' : 'bad' }, text), holds ? about(sources, opening, found) : '');
+    result.prepend(
+      h(
+        'p',
+        { class: `verdict ${holds ? 'good' : 'bad'}`, role: 'status', 'data-opening': holds ? 'good' : 'bad' },
+        text,
+      ),
+      holds ? about(sources, opening, found) : '',
+    );
     announce(text);
   };
   input.addEventListener('change', () => input.files[0] && check(input.files[0]));
-  const drop = h('div', { class: 'drop', ondragover: (event) => event.preventDefault(), ondrop: (event) => {
-    event.preventDefault();
-    if (event.dataTransfer.files[0]) check(event.dataTransfer.files[0]);
-  } }, h('label', { for: 'opening' }, t('opening-choose')), input, h('p', { class: 'note' }, t('opening-stays')));
-  return h('section', { class: 'card', 'aria-labelledby': 'check' }, h('h2', { id: 'check' }, t('opening-title')), h('p', null, t('opening-lead')), drop, result);
+  const drop = h(
+    'div',
+    {
+      class: 'drop',
+      ondragover: (event) => event.preventDefault(),
+      ondrop: (event) => {
+        event.preventDefault();
+        if (event.dataTransfer.files[0]) check(event.dataTransfer.files[0]);
+      },
+    },
+    h('label', { for: 'opening' }, t('opening-choose')),
+    input,
+    h('p', { class: 'note' }, t('opening-stays')),
+  );
+  return h(
+    'section',
+    { class: 'card', 'aria-labelledby': 'check' },
+    h('h2', { id: 'check' }, t('opening-title')),
+    h('p', null, t('opening-lead')),
+    drop,
+    result,
+  );
 }
 
 function about(sources, opening, { entry, values }) {
-  return h('div', { class: 'entry' }, facts([
-    ...values.filter(({ name }) => name !== 'hidden').map(({ name, told }) => [named('slot', name), told]),
-    [t('time'), entry.time ? moment(entry.time, true) : null],
-    [t('asks'), entry.consumer ? system(sources, entry.consumer) : null],
-    [t('is-asked'), entry.provider ? system(sources, entry.provider) : null],
-    [t('what-for'), entry.method ? method(entry) : null],
-    [t('basis'), entry.basis],
-    [t('outcome'), entry.outcome ? outcome(entry.outcome) : null],
-    [t('exchange'), entry.exchange ? h('a', { href: href('exchange', {}, entry.exchange), class: 'code' }, entry.exchange) : null]]),
-  entry.kind ? null : h('p', null, t('opening-hidden')));
+  return h(
+    'div',
+    { class: 'entry' },
+    facts([
+      ...values.filter(({ name }) => name !== 'hidden').map(({ name, told }) => [named('slot', name), told]),
+      [t('time'), entry.time ? moment(entry.time, true) : null],
+      [t('asks'), entry.consumer ? system(sources, entry.consumer) : null],
+      [t('is-asked'), entry.provider ? system(sources, entry.provider) : null],
+      [t('what-for'), entry.method ? method(entry) : null],
+      [t('basis'), entry.basis],
+      [t('outcome'), entry.outcome ? outcome(entry.outcome) : null],
+      [
+        t('exchange'),
+        entry.exchange ? h('a', { href: href('exchange', {}, entry.exchange), class: 'code' }, entry.exchange) : null,
+      ],
+    ]),
+    entry.kind ? null : h('p', null, t('opening-hidden')),
+  );
 }
