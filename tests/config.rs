@@ -191,6 +191,7 @@ fn directory(now: OffsetDateTime, council: &Signer, log_key: &Signer, descriptor
         systems: vec![System { id: provider.clone() }, System { id: member(TAX).system("tax-service").unwrap() }],
         services: vec![Service { name: SERVICE.into(), provider, descriptors }],
         auditors: vec![],
+        purposes: vec![],
     }
 }
 

@@ -168,6 +168,8 @@ async fn the_web_server_keeps_to_the_specification() {
         "consumer": DESK, "provider": "KG/GOV/2/probe", "service": "kopuro.test.v1.Probe", "methods": ["*"],
         "legal_basis": { "code": "law-1", "text": "Мыйзам № 1" }, "from": null, "until": null,
         "publication": { "class": "public" },
+        "fields": null, "categories": null, "name_withheld": false,
+        "unknown_fields": "refuse", "unknown_response_fields": "strip",
     }] });
     assert_eq!(grants, expected);
     let directory = std::fs::read(running.federation.path("directory")).unwrap();

@@ -63,6 +63,7 @@ async fn days_that_are_over_are_open_data() {
     let mut refused = entry(at(3, 20), "Refused");
     (refused.kind, refused.outcome) = (Kind::Refused.into(), Outcome::Refused.into());
     (refused.side, refused.grpc_status, refused.reason) = (Side::Provider.into(), 7, "GRANT_MISSING".into());
+    refused.schema = Bytes::from_static(&[0x5c; 32]);
     let mut opening = entry(at(1, 5), "");
     opening.kind = Kind::Opened.into();
     let opened = entry(at(3, 40), "Delayed");
@@ -142,6 +143,7 @@ async fn days_that_are_over_are_open_data() {
             ("grpc_status", "7"),
             ("reason", "GRANT_MISSING"),
             ("side", "PROVIDER"),
+            ("schema", &"5c".repeat(32)),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into(),
@@ -157,9 +159,17 @@ async fn days_that_are_over_are_open_data() {
         let parquet = parquet_rows(read(&format!("{day}.parquet")).unwrap());
         assert_eq!(parquet.len(), csv.len());
         for (parquet, csv) in parquet.iter().zip(&csv) {
-            for column in
-                ["entry", "opened_by", "exchange_id", "method", "legal_basis", "outcome", "grpc_status", "side"]
-            {
+            for column in [
+                "entry",
+                "opened_by",
+                "exchange_id",
+                "method",
+                "legal_basis",
+                "outcome",
+                "grpc_status",
+                "side",
+                "schema",
+            ] {
                 assert_eq!(parquet[column], csv[column], "{column}");
             }
         }

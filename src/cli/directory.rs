@@ -1,5 +1,7 @@
 //! `kopuro directory`: what a council does with the federation's signed list.
 
+mod enrol;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,6 +40,8 @@ pub(super) struct Args {
 enum Command {
     /// Make a signing key: for a member of the council, or for a node's log
     Keygen(Keygen),
+    /// Add a member that wants to join to the directory's source, and certify its CA
+    Enrol(enrol::Enrol),
     /// Make the directory from its source and sign it, or add signatures to it
     Sign(Sign),
     /// Check signatures, consistency and expiry; exit 0 only if a node would take it
@@ -122,6 +126,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let now = OffsetDateTime::now_utc();
     match args.command {
         Command::Keygen(keygen) => keygen.run(),
+        Command::Enrol(enrol) => enrol.run(now),
         Command::Sign(sign) => sign.run(now),
         Command::Verify(verify) => verify.run(now),
         Command::Show(show) => show.run(now),
@@ -282,6 +287,13 @@ impl Show {
             for auditor in directory.auditors.iter().filter(|auditor| *auditor.identity.member() == member.id) {
                 println!("  auditor  {}", auditor.identity);
             }
+        }
+        if !directory.purposes.is_empty() {
+            println!("\npurposes");
+        }
+        for purpose in &directory.purposes {
+            println!("  {}  {}", purpose.code, purpose.law);
+            println!("    {}\n    {}\n    {}", purpose.ky, purpose.ru, purpose.en);
         }
         Ok(ExitCode::SUCCESS)
     }

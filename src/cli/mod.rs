@@ -6,11 +6,14 @@ mod call;
 mod connect;
 pub mod demo;
 mod directory;
+mod doctor;
 mod log;
+mod manual;
 mod monitor;
 mod node;
 mod pki;
 mod portal;
+mod status;
 mod trusted;
 mod witness;
 
@@ -26,6 +29,10 @@ pub struct Cli {
 enum Command {
     /// Run a ministry's node, or check its configuration
     Node(node::Args),
+    /// Show a running node at a glance
+    Status(status::Args),
+    /// Say what ails a node, and what to do
+    Doctor(doctor::Args),
     /// Start four ministries with synthetic data and show them exchange
     Demo(demo::Args),
     /// Call a service through a node by hand
@@ -42,12 +49,18 @@ enum Command {
     Directory(directory::Args),
     /// Cosign the checkpoints of logs, as an independent body
     Witness(witness::Args),
+    /// Print completions for a shell
+    Completions(manual::Completions),
+    /// Write manual pages
+    Manual(manual::Manual),
 }
 
 /// Runs the command; the error is what to tell the person who gave it.
 pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
     match cli.command {
         Command::Node(args) => node::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Call(args) => call::run(*args),
         Command::Log(args) => log::run(*args),
@@ -56,5 +69,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
         Command::Witness(args) => witness::run(args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Manual(args) => manual::manual(&args),
     }
 }

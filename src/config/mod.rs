@@ -218,9 +218,23 @@ impl Default for Policy {
 pub struct Backend {
     /// Where the system listens.
     pub endpoint: Endpoint,
+    /// What it speaks. Default `grpc`.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Roots, PEM, for its certificate instead of the federation's. Default none.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+}
+
+/// What a back-end speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// gRPC, over HTTP/2.
+    #[default]
+    Grpc,
+    /// JSON over HTTP/1.1, by `google.api.http`, or by POST to a method's own path where it has no such annotation.
+    HttpJson,
 }
 
 /// A back-end's address: `https://host:port` (mutual TLS, its certificate carries the system's identity), or

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
@@ -32,6 +33,8 @@ pub(super) enum Arriving {
     Request(Box<Outgoing>),
     /// An answer that this node gives itself.
     Answer(Box<Answer>),
+    /// Made from another protocol's; what is wrong with that comes as a [`Refusal`].
+    Made(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 /// A request's body on its way to the next hop.
@@ -51,6 +54,8 @@ pub(super) enum Answer {
     Stream(mpsc::Receiver<Frame<Bytes>>),
     /// From one of the node's own services.
     Own(OwnAnswer),
+    /// In another protocol.
+    Made(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 /// A collected message: its chunks as they came.
@@ -71,8 +76,9 @@ pub(super) struct Budget {
     limit: usize,
 }
 
+/// Some of these, given back when it is dropped.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     budget: Budget,
     bytes: usize,
 }
@@ -151,7 +157,7 @@ impl Whole {
         B: Body<Data = Bytes, Error = BoxError> + Unpin,
     {
         let mut meter = Meter::new(limit);
-        let mut whole = Self { held: Some(Held { budget: budget.clone(), bytes: 0 }), ..Self::default() };
+        let mut whole = Self { held: Some(Held::new(budget)), ..Self::default() };
         let mut trailers = None;
         while let Some(frame) = body.frame().await {
             match frame.map_err(CollectError::Broken)?.into_data() {
@@ -164,6 +170,31 @@ impl Whole {
         }
         let totals = meter.finish().map_err(CollectError::Framing)?;
         Ok((whole, totals, trailers))
+    }
+
+    /// Collects a body that is not framed as gRPC's are.
+    pub(super) async fn gather<B>(mut body: B, limit: u32, budget: &Budget) -> Result<Self, CollectError>
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Unpin,
+    {
+        let mut whole = Self { held: Some(Held::new(budget)), ..Self::default() };
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+            let size = whole.bytes.saturating_add(data.len());
+            if size > limit as usize {
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                return Err(CollectError::Framing(FramingError::TooLarge { size, limit }));
+            }
+            whole.push(data)?;
+        }
+        Ok(whole)
+    }
+
+    /// One that is made here, counted among what the node holds: never refused, because its exchange is already recorded.
+    pub(super) fn counted(message: Bytes, budget: &Budget) -> Self {
+        let mut held = Held::new(budget);
+        let _ = held.add(message.len());
+        Self { held: Some(held), ..Self::of(message) }
     }
 
     /// One that is made here.
@@ -219,7 +250,20 @@ impl Budget {
 }
 
 impl Held {
-    fn add(&mut self, bytes: usize) -> Result<(), CollectError> {
+    /// Nothing yet.
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), bytes: 0 }
+    }
+
+    /// Gives back some of it.
+    pub(super) fn release(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes so many more.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), CollectError> {
         self.bytes += bytes;
         let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > self.budget.limit { Err(CollectError::Budget) } else { Ok(()) }
@@ -302,7 +346,7 @@ impl Body for MeteredRequest {
         while !matches!(this.end, End::Proving(_) | End::Done) {
             let problem = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 None => break,
-                Some(Err(error)) => Refusal::request_broken(&error),
+                Some(Err(error)) => Refusal::of_request(error),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -340,6 +384,7 @@ impl Body for Arriving {
             Self::Wire(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Request(body) => Pin::new(body.as_mut()).poll_frame(cx),
             Self::Answer(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Self::Made(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -348,6 +393,7 @@ impl Body for Arriving {
             Self::Wire(body) => body.is_end_stream(),
             Self::Request(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
+            Self::Made(body) => body.is_end_stream(),
         }
     }
 }
@@ -382,6 +428,7 @@ impl Body for Answer {
             }
             Self::Stream(frames) => frames.poll_recv(cx).map(|frame| frame.map(Ok)),
             Self::Own(body) => Pin::new(body).poll_frame(cx),
+            Self::Made(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -390,6 +437,7 @@ impl Body for Answer {
             Self::Whole(whole, trailers) => whole.is_empty() && trailers.is_none(),
             Self::Stream(_) => false,
             Self::Own(body) => body.is_end_stream(),
+            Self::Made(body) => body.is_end_stream(),
         }
     }
 }
@@ -406,6 +454,7 @@ impl fmt::Debug for Answer {
             Self::Whole(..) => "Whole",
             Self::Stream(_) => "Stream",
             Self::Own(_) => "Own",
+            Self::Made(_) => "Made",
         })
     }
 }

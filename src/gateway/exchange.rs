@@ -27,6 +27,7 @@ use super::metadata::CallMetadata;
 use super::peer_log::PeerLog;
 use super::proofs;
 use super::refusal::Refusal;
+use super::status;
 use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
 use crate::log::entry_proof::EntryProof;
 use crate::log::{Appended, Log};
@@ -267,6 +268,8 @@ impl Exchange {
         if let (true, Some((reason, side))) = (of_provider, &ending.reason) {
             let side = if *side == Side::Provider { "provider" } else { "consumer" };
             self.metrics.refused(side, reason);
+            let method = format!("{}/{}", self.service, self.method);
+            self.metrics.refusals().push(status::seen(side, reason, &self.consumer, &self.provider, method));
         }
     }
 

@@ -229,6 +229,10 @@ async fn carry(
         let frame = match frame {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
+                let error = match error.downcast::<Refusal>() {
+                    Ok(refusal) => return Err(*refusal),
+                    Err(error) => error,
+                };
                 let code = upstream::code_of(error.as_ref());
                 return Err(progress
                     .and_then(|p| p.failure())

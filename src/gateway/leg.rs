@@ -14,6 +14,7 @@ use super::body::{Answer, Arriving, CollectError, End, MeteredRequest, Outgoing,
 use super::exchange::Exchange;
 use super::forward::{self, Answered, Bounds, Hop, Sent};
 use super::framing::{FramingError, Totals};
+use super::http_json::HttpJson;
 use super::metadata::{self, CallMetadata};
 use super::proofs::{self, Shown, Told};
 use super::provider;
@@ -50,6 +51,8 @@ pub(super) struct Plan {
 pub(super) enum Next {
     /// Over a connection.
     Remote(Arc<Upstream>, Hop),
+    /// A back-end that speaks HTTP and JSON.
+    HttpJson(Arc<HttpJson>, Hop),
     /// Both systems are this member's: this node's own other half.
     Local(Arc<View>),
 }
@@ -129,6 +132,10 @@ impl Leg {
             Next::Remote(upstream, hop) => {
                 let request = Request::from_parts(parts, outgoing);
                 forward::send(upstream, hop, request, &plan.bounds, progress).await?
+            }
+            Next::HttpJson(backend, _) => {
+                let request = Request::from_parts(parts, outgoing);
+                (backend.call(&plan.method, request, &plan.bounds).await?, None)
             }
             Next::Local(view) => {
                 let request = Request::from_parts(parts, Arriving::Request(Box::new(outgoing)));
@@ -258,7 +265,7 @@ async fn collect_request(body: Arriving, gateway: &Gateway, bounds: &Bounds) -> 
     match collected {
         Err(_) => Err(Refusal::deadline()),
         Ok(Err(CollectError::Framing(error))) => Err(Refusal::framing(error, "request")),
-        Ok(Err(CollectError::Broken(error))) => Err(Refusal::request_broken(error)),
+        Ok(Err(CollectError::Broken(error))) => Err(Refusal::of_request(error)),
         Ok(Err(CollectError::Budget)) => Err(Refusal::overloaded("bytes held in messages")),
         Ok(Ok((_, totals, _))) if totals.messages != 1 => {
             Err(Refusal::framing(FramingError::Count(totals.messages), "request"))
@@ -281,7 +288,7 @@ fn end_of_stream(exchange: &mut Exchange) -> End {
 
 fn hop_of(next: &Next, provider: &SystemId) -> Hop {
     match next {
-        Next::Remote(_, hop) => hop.clone(),
+        Next::Remote(_, hop) | Next::HttpJson(_, hop) => hop.clone(),
         Next::Local(_) => Hop::Peer(provider.clone()),
     }
 }

@@ -1,7 +1,7 @@
 //! The data path: an exchange from the moment a call arrives to the moment its answer has gone.
 //!
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
-//! side; [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
+//! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
 //! [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed.
 //!
 //! Invariant (promise 1): a request or an answer leaves this node only after its entry is durable. There is one place for each:
@@ -13,6 +13,7 @@ mod consumer;
 mod exchange;
 mod forward;
 mod framing;
+mod http_json;
 mod leg;
 mod metadata;
 mod node;
@@ -26,10 +27,13 @@ mod publication;
 mod recent;
 mod refusal;
 mod reload;
+mod stall;
+pub mod status;
 mod strangers;
 mod untaken;
 mod upstream;
 mod view;
+mod web;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

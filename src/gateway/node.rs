@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt, TryStreamExt};
@@ -30,6 +30,7 @@ use super::peer_log::PeerLogs;
 use super::publication::Publishing;
 use super::recent::{self, RecentExchanges};
 use super::reload::{self, Files, Reload};
+use super::status::StatusSource;
 use super::strangers::Strangers;
 use super::upstream::Connections;
 use super::view::View;
@@ -227,6 +228,13 @@ impl Node {
         }
 
         let drain_limit = config.drain.limit;
+        let status = StatusSource {
+            gateway: Arc::downgrade(&gateway),
+            health: health.clone(),
+            identity,
+            started: Instant::now(),
+            published: publishing.as_ref().map(|publishing| publishing.publication().published()),
+        };
         let reload = Arc::new(Reload {
             config,
             gateway: gateway.clone(),
@@ -236,10 +244,11 @@ impl Node {
             files: tokio::sync::Mutex::new(files),
         });
         let mut background = vec![
-            tokio::spawn(telemetry::admin::serve(
+            tokio::spawn(telemetry::admin::serve_router(
                 admin_listener,
+                telemetry::admin::router(metrics_handle.clone(), health.clone())
+                    .merge(telemetry::admin::status_router(move || status.now())),
                 metrics_handle,
-                health.clone(),
                 abort.clone().cancelled_owned(),
             )),
             tokio::spawn(tell_ready(health.clone(), ready, metrics)),

@@ -79,7 +79,7 @@ impl std::fmt::Debug for Reflection {
 }
 
 /// The types of the services that a node itself answers.
-fn own_descriptors() -> Result<DescriptorPool, SchemaError> {
+pub(super) fn own_descriptors() -> Result<DescriptorPool, SchemaError> {
     let mut pool = DescriptorPool::new();
     let sets = [
         DESCRIPTORS,

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
@@ -71,7 +72,13 @@ impl OwnServices {
     pub(super) async fn call(&self, caller: &Caller, mut request: Request<Arriving>) -> Response<tonic::body::Body> {
         request.extensions_mut().insert(caller.peer.clone());
         request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(caller.address) });
-        let answer: Result<_, Infallible> = self.routes.clone().oneshot(request.map(tonic::body::Body::new)).await;
+        // What is wrong with a request in another protocol has to arrive as tonic says it.
+        let told = |error: BoxError| match error.downcast::<Refusal>() {
+            Ok(refusal) => refusal.to_status(Side::Consumer).into(),
+            Err(error) => error,
+        };
+        let request = request.map(|body| tonic::body::Body::new(body.map_err(told)));
+        let answer: Result<_, Infallible> = self.routes.clone().oneshot(request).await;
         answer.unwrap_or_else(|never| match never {})
     }
 }

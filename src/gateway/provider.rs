@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError};
 
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -14,7 +13,7 @@ use super::body::{Answer, Arriving};
 use super::consumer::{address, content_type, path};
 use super::exchange::{Exchange, unix_ms};
 use super::forward::Hop;
-use super::leg::{self, Leg, Next, Plan};
+use super::leg::{self, Leg, Plan};
 use super::metadata::{self, NodeMetadata};
 use super::proofs;
 use super::recent::RecentError;
@@ -24,9 +23,8 @@ use crate::log::entry::Side;
 use crate::trust::identity::Identity;
 
 /// Carries a call of another member's node.
-pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
     let view = gateway.view();
-    let request = request.map(Arriving::Wire);
     run(gateway, &view, Some(caller), request).await
 }
 
@@ -130,13 +128,13 @@ fn authorise(
         .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
         .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
-    exchange.class = grant.publication.unwrap_or_default();
-    grant.check_recorded(node.publication).map_err(denied)?;
+    exchange.class = method.publication(grant.publication);
+    exchange.class.check_recorded(node.publication).map_err(denied)?;
 
     let backend = view
         .backend(&provider)
         .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
-    let next = Next::Remote(backend.clone(), Hop::Backend(provider.clone()));
+    let next = backend.next(&method, Hop::Backend(provider.clone()))?;
     let bounds = gateway.bounds(&method, call.timeout, started);
     Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit, proven })
 }

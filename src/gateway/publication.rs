@@ -49,7 +49,10 @@ impl Publishing {
             interval: publish.interval,
             open_data: publish.open_data,
             directory: config.last_good_directory(),
-            grants: Arc::new(move || granting.upgrade().map(|gateway| gateway.view().grants.clone())),
+            grants: Arc::new(move || {
+                let view = granting.upgrade()?.view();
+                Some((view.grants.clone(), view.catalogue.clone()))
+            }),
             portal: portal(config, publish, &key),
             cosign: cosigners.map(|cosigners| Arc::new(cosigners.for_log(log.clone())) as Cosign),
         };

@@ -8,10 +8,12 @@ use http::HeaderMap;
 use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::body::BoxError;
 use super::framing::FramingError;
 use super::metadata::MetadataError;
 use crate::policy::Denial;
 use crate::proto::kopuro::log::v1::Side;
+use crate::schema::json::JsonError;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 
 /// The domain of our `ErrorInfo`.
@@ -144,6 +146,49 @@ impl Refusal {
         Self::new(Code::Cancelled, "REQUEST_INTERRUPTED", format!("the request ended before it was whole: {why}"))
     }
 
+    /// The same; or what is wrong with it, where it was read in another protocol.
+    pub(super) fn of_request(why: BoxError) -> Self {
+        match why.downcast::<Self>() {
+            Ok(refusal) => *refusal,
+            Err(why) => Self::request_broken(why),
+        }
+    }
+
+    /// A request in JSON that is not one of its type.
+    pub(super) fn json(error: &JsonError) -> Self {
+        let (code, reason) = match error {
+            JsonError::UnknownField { .. } => (Code::InvalidArgument, "UNKNOWN_FIELD"),
+            JsonError::TooLarge(_) | JsonError::TooManyValues(_) => (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            _ => (Code::InvalidArgument, "MESSAGE_MALFORMED"),
+        };
+        Self::new(code, reason, format!("request: {error}"))
+    }
+
+    /// An answer that cannot be told in JSON, or is not one of its type.
+    pub(super) fn answer(why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("response: {why}"))
+    }
+
+    /// A request in another protocol than gRPC that breaks that protocol's rules.
+    pub(super) fn protocol(code: Code, what: impl Into<String>) -> Self {
+        Self::new(code, "MALFORMED_CALL", what)
+    }
+
+    /// No method has this address.
+    pub(super) fn no_route(method: &http::Method) -> Self {
+        let what = "no method has this path: POST /package.Service/Method, or a path of google.api.http";
+        Self::new(Code::NotFound, "ROUTE_UNKNOWN", format!("{method}: {what}"))
+    }
+
+    /// Several methods have this address.
+    pub(super) fn route_ambiguous(paths: &[&str]) -> Self {
+        Self::new(
+            Code::FailedPrecondition,
+            "ROUTE_AMBIGUOUS",
+            format!("several methods have this path: call one by its own, or name a provider: {}", paths.join(", ")),
+        )
+    }
+
     /// The log cannot be written.
     pub(super) fn log_unavailable(why: impl std::fmt::Display) -> Self {
         Self::new(
@@ -188,6 +233,17 @@ impl Refusal {
     /// The provider's own system cannot be reached.
     pub(super) fn backend_unreachable(system: &SystemId, why: impl std::fmt::Display) -> Self {
         Self::new(Code::Unavailable, "BACKEND_UNREACHABLE", format!("{system} cannot be reached: {why}"))
+    }
+
+    /// A stream of requests for a back-end that speaks HTTP and JSON.
+    pub(super) fn backend_cannot_stream(method: &str) -> Self {
+        let what = format!("{method}: the provider's system takes no stream of requests");
+        Self::new(Code::Unimplemented, "BACKEND_CANNOT_STREAM", what)
+    }
+
+    /// A back-end that should answer in JSON does not.
+    pub(super) fn not_json(who: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
+        Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("{who} did not answer as its type asks: {what}"))
     }
 
     /// The call was on its way when the other end broke off.
@@ -259,3 +315,11 @@ impl Refusal {
         trailers
     }
 }
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}

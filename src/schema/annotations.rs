@@ -1,7 +1,12 @@
 //! The annotations of `kopuro/options/v1/options.proto`, read from a descriptor pool. A type that was compiled without that
-//! file has none.
+//! file has none. [`check`] finds what a service's annotations say that cannot be meant: who reads them afterwards can rely on
+//! them.
+
+mod check;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor, Value};
+
+pub use check::{AnnotationError, check, check_set, is_category};
 
 /// The registered categories of personal data. Others must have a dot in their name.
 pub const CORE_CATEGORIES: [&str; 11] = [
@@ -41,11 +46,15 @@ pub struct MethodAnnotations {
 impl FieldAnnotations {
     /// Of a field.
     pub fn of(field: &FieldDescriptor) -> Self {
-        let options = field.options();
+        Self::of_options(&field.options())
+    }
+
+    /// Of a field or an extension, from its `google.protobuf.FieldOptions`.
+    pub fn of_options(options: &DynamicMessage) -> Self {
         Self {
-            subject: extension(&options, "subject").and_then(|value| value.as_bool()).unwrap_or_default(),
-            category: extension(&options, "category").and_then(|value| Some(value.as_str()?.to_owned())),
-            commit: extension(&options, "commit").and_then(|value| value.as_bool()).unwrap_or_default(),
+            subject: extension(options, "subject").and_then(|value| value.as_bool()).unwrap_or_default(),
+            category: extension(options, "category").and_then(|value| Some(value.as_str()?.to_owned())),
+            commit: extension(options, "commit").and_then(|value| value.as_bool()).unwrap_or_default(),
         }
     }
 }

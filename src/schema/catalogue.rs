@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
+use super::annotations::MethodAnnotations;
+use super::http::{Route, Routes, Rule};
 use super::{SchemaError, digest};
+use crate::policy::Publication;
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
 
@@ -31,6 +34,7 @@ impl From<&directory::Service> for ServiceOffer {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     services: HashMap<Box<str>, Arc<Service>>,
+    routes: Routes,
     problems: Vec<SchemaError>,
 }
 
@@ -63,6 +67,8 @@ pub struct Method {
     pub server_streaming: bool,
     /// The types of request and response.
     pub descriptor: MethodDescriptor,
+    /// What its author says of it.
+    pub annotations: MethodAnnotations,
 }
 
 impl Catalogue {
@@ -78,8 +84,11 @@ impl Catalogue {
                 }
             }
         }
-        let services = catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
-        Self { services, problems: catalogue.problems }
+        let services: HashMap<_, _> =
+            catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
+        let mut problems = catalogue.problems;
+        let routes = routes(services.values(), &mut problems);
+        Self { services, routes, problems }
     }
 
     /// The catalogue of a directory.
@@ -106,6 +115,11 @@ impl Catalogue {
     /// All services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The HTTP requests that stand for methods, by `google.api.http`.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// What of the directory is left out, and why.
@@ -142,6 +156,11 @@ impl Offer {
         self.methods.get(name)
     }
 
+    /// All methods of this version, in no particular order.
+    pub fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
+        self.methods.values()
+    }
+
     /// Every type of this system's descriptor set.
     pub fn pool(&self) -> &DescriptorPool {
         self.descriptor.parent_pool()
@@ -154,8 +173,16 @@ impl Method {
             path: format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name()).into(),
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
+            annotations: MethodAnnotations::of(&descriptor),
             descriptor,
         }
+    }
+
+    /// What of its exchanges is published, and when: as a grant or an outbound rule says, else as its author does, else
+    /// everything at once.
+    pub fn publication(&self, said: Option<Publication>) -> Publication {
+        let annotated = || self.annotations.publication.as_deref().and_then(|class| class.parse().ok());
+        said.or_else(annotated).unwrap_or_default()
     }
 
     /// Whether one message goes and one comes back.
@@ -207,6 +234,31 @@ impl Builder<'_> {
         entry.offers.push(Offer { provider: provider.clone(), descriptor, methods });
         Ok(())
     }
+}
+
+fn routes<'a>(services: impl Iterator<Item = &'a Arc<Service>>, problems: &mut Vec<SchemaError>) -> Routes {
+    let mut routes = Routes::default();
+    for service in services {
+        for offer in &service.offers {
+            for method in offer.methods.values() {
+                match Rule::of(&method.descriptor) {
+                    Ok(rules) => {
+                        for rule in rules {
+                            let (provider, method) = (offer.provider.clone(), method.clone());
+                            routes.add(Route { provider, method, rule: Arc::new(rule) });
+                        }
+                    }
+                    Err(reason) => problems.push(SchemaError::HttpRule {
+                        service: service.name.to_string(),
+                        method: method.descriptor.name().to_owned(),
+                        provider: offer.provider.clone(),
+                        reason,
+                    }),
+                }
+            }
+        }
+    }
+    routes
 }
 
 fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaError> {

@@ -10,6 +10,9 @@
 pub mod annotations;
 mod catalogue;
 mod files;
+pub mod http;
+pub mod json;
+pub mod openapi;
 pub mod plan;
 
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
@@ -75,6 +78,18 @@ pub enum SchemaError {
         provider: SystemId,
         /// Who came first.
         other: SystemId,
+    },
+    /// A method's `google.api.http` cannot be kept to: it is called by its own path only.
+    #[error("{service}/{method} of {provider}: google.api.http: {reason}")]
+    HttpRule {
+        /// The service.
+        service: String,
+        /// The method.
+        method: String,
+        /// Who offers it.
+        provider: SystemId,
+        /// What is wrong.
+        reason: http::RuleError,
     },
     /// The set lacks a service that was asked of it ([`extract`]).
     #[error("the descriptor set does not define {0}")]

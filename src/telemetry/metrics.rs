@@ -39,7 +39,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::TelemetryError;
+use super::{RecentRefusals, TelemetryError};
 use crate::trust::identity::MemberId;
 
 /// Exchanges that ended here.
@@ -186,6 +186,7 @@ pub struct NodeMetrics {
     bytes: [Counter; 2],
     /// By consumer and provider: as many as there are pairs of members that exchange.
     ended: Arc<ArcSwap<HashMap<(MemberId, MemberId), Ended>>>,
+    refusals: Arc<RecentRefusals>,
 }
 
 /// How exchanges between two members ended, in the order of [`OUTCOMES`].
@@ -214,6 +215,7 @@ impl NodeMetrics {
             bytes: ["request", "response"]
                 .map(|direction| counter!(BYTES, &[label(), ("direction", direction.into())])),
             ended: Arc::default(),
+            refusals: Arc::default(),
             node,
         }
     }
@@ -257,6 +259,11 @@ impl NodeMetrics {
         let labels: [(&'static str, SharedString); 3] =
             [("node", self.node.clone()), ("side", side.into()), ("reason", reason.to_owned().into())];
         counter!(REFUSED, &labels).increment(1);
+    }
+
+    /// The last refusals.
+    pub fn refusals(&self) -> &RecentRefusals {
+        &self.refusals
     }
 
     /// Exchanges running; also a guard's to decrement.

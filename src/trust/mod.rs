@@ -6,6 +6,7 @@
 
 pub mod certificate;
 pub mod directory;
+pub mod enrolment;
 pub mod file;
 pub mod identity;
 pub mod note;

@@ -205,6 +205,13 @@ descriptors = "echo.binpb"
 
 [[auditors]]
 identity = "{CONSUMER_MEMBER}/_auditor/board"
+
+[[purposes]]
+code = "{BASIS}"
+law = "Law No. 127 of 19 July 2017 on electronic governance, article 12"
+ky = "Мамлекеттик органдардын маалымат алмашуусу"
+ru = "Обмен сведениями между государственными органами"
+en = "Exchange of data between state bodies"
 """)
         for signer in ("audit-chamber", "ombudsman"):
             self.kopuro("directory", "sign", "--source", "directory/directory.toml", "--key", f"council/{signer}.key",

@@ -81,7 +81,16 @@ export async function nothingSeriousForAxe({ browser, AxeBuilder, portal }) {
     const { page, context, faults } = await open(browser, portal, { colorScheme, viewport });
     await show(page, portal, '#/exchanges');
     const exchange = await firstExchange(page);
-    for (const hash of ['#/', '#/exchanges', '#/grants', '#/bodies', '#/body/KG/GOV/70000001', '#/my-data', '#/open-data', exchange]) {
+    for (const hash of [
+      '#/',
+      '#/exchanges',
+      '#/grants',
+      '#/bodies',
+      '#/body/KG/GOV/70000001',
+      '#/my-data',
+      '#/open-data',
+      exchange,
+    ]) {
       await show(page, portal, hash);
       if (hash === exchange) {
         await page.getByRole('button', { name: 'Verify' }).click();

@@ -184,17 +184,15 @@ function summarise(member, number, scale, now) {
     const month = name.slice(0, 7);
     if (!files.has(month))
       files.set(month, { format: 'kopuro-summary-month/v1', member, month, columns: COLUMNS, days: [] });
-    files
-      .get(month)
-      .days.push({
-        day: name,
-        first,
-        entries: index - first,
-        delayed: 0,
-        sealed,
-        strings: groups.strings,
-        groups: [...groups.rows.values()],
-      });
+    files.get(month).days.push({
+      day: name,
+      first,
+      entries: index - first,
+      delayed: 0,
+      sealed,
+      strings: groups.strings,
+      groups: [...groups.rows.values()],
+    });
     files.get(month).entries = index;
     const span = monthsOf.get(month) ?? [month, first, 0, 0, 0, []];
     span[2] += index - first;

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 
-use crate::config::NodeConfig;
 use crate::config::document::{Problem, Severity, Step};
 use crate::config::grants::Placed;
+use crate::config::{NodeConfig, Protocol};
 use crate::oversight::subject;
 use crate::policy::{Consumer, Grant, Methods, Providers, Rule};
 use crate::schema::{Catalogue, ServiceOffer};
@@ -142,6 +142,7 @@ impl Facts<'_> {
 
     /// A back-end for each system of this member that provides something, and none for others.
     pub(super) fn check_backends(&self, config: &NodeConfig, problems: &mut Vec<Problem>) {
+        self.check_http_json(config, problems);
         let own = self.directory.services.iter().map(|service| &service.provider);
         let providing: BTreeSet<&str> =
             own.filter(|provider| *provider.member() == config.node.member).map(SystemId::name).collect();
@@ -161,6 +162,27 @@ impl Facts<'_> {
                 "correct the name, remove it, or have the council list its services",
             );
             problems.push(problem.with(Severity::Mismatch));
+        }
+    }
+
+    /// A back-end that speaks HTTP and JSON takes no stream of requests.
+    fn check_http_json(&self, config: &NodeConfig, problems: &mut Vec<Problem>) {
+        let backends = config.backends.iter().filter(|(_, backend)| backend.protocol == Protocol::HttpJson);
+        for (name, _) in backends {
+            let Ok(system) = config.node.member.system(name) else { continue };
+            let offers = self.catalogue.services().filter_map(|service| service.offer(&system));
+            let methods = offers.flat_map(|offer| offer.descriptor.methods());
+            let mut streamed: Vec<String> = methods
+                .filter(prost_reflect::MethodDescriptor::is_client_streaming)
+                .map(|method| method.full_name().to_owned())
+                .collect();
+            streamed.sort();
+            if !streamed.is_empty() {
+                let field = [Step::Key("backends"), Step::Key(name), Step::Key("protocol")];
+                let what = format!("http-json carries no stream of requests, and {} has one", streamed.join(", "));
+                let remedy = "serve gRPC, or have these methods offered by another system";
+                problems.push(config.problem(&field, what, remedy).with(Severity::Mismatch));
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::document::{ConfigError, Problem, Severity, Step};
 use super::grants::{read_grants, read_outbound};
-use super::{Endpoint, NodeConfig};
+use super::{Endpoint, NodeConfig, Protocol};
 use crate::policy::{Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
@@ -58,6 +58,8 @@ pub struct Loaded {
 pub struct LoadedBackend {
     /// Its address.
     pub endpoint: Endpoint,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// What its certificate is verified against.
     pub anchors: Arc<Anchors>,
 }

@@ -154,6 +154,8 @@ fn counts(page: &mut String, report: &Report, language: Language) {
         (words.wrong, exchanges.wrong),
         (words.waiting, exchanges.waiting),
         (words.never_arrived, exchanges.never_arrived),
+        (words.hidden, exchanges.hidden),
+        (words.other_schemas, exchanges.other_schemas),
         (words.unchecked, exchanges.unchecked),
     ] {
         let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", number(count, language));

@@ -54,6 +54,7 @@ use crate::log::tree::TILE_LEAVES;
 use crate::log::{Checkpoint, Log, LogError};
 use crate::oversight::portal;
 use crate::policy::Grants;
+use crate::schema::Catalogue;
 use crate::telemetry;
 use crate::trust::note::Verifier;
 
@@ -81,7 +82,7 @@ const MOST_TILE: usize = 256 * (2 + 65_535);
 pub type Cosign = Arc<dyn Fn(Arc<Checkpoint>) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
 /// What grants are in force now; none where nobody knows any more.
-pub type GrantsNow = Arc<dyn Fn() -> Option<Arc<Grants>> + Send + Sync>;
+pub type GrantsNow = Arc<dyn Fn() -> Option<(Arc<Grants>, Arc<Catalogue>)> + Send + Sync>;
 
 /// What is published, where, and how often.
 pub struct PublishOptions {

@@ -3,16 +3,56 @@
 //!
 //! In: a message descriptor and [`PlanOptions`] (once), a message's bytes (for each). Out: the bytes that may go on, which
 //! are the same [`Bytes`] where nothing is dropped, and what was [`Found`]; or the [`Violation`]. Pure.
+//!
+//! What is accepted is what protobuf's parsers accept (<https://protobuf.dev/programming-guides/encoding/>), except that
+//! - groups are refused, of known and of unknown fields;
+//! - a known field with another field's wire type is refused, where some parsers take it for unknown;
+//! - proto2's required fields must be there, and in each part of a message that comes in parts;
+//! - what protobuf lets come several times, the last one winning or the parts being merged, must come once where something hangs
+//!   on which of them counts: a field annotated as `subject` or `commit`, one with rules, a message that holds such fields
+//!   or required ones, the fields of a oneof of which one is such or only some go on, and both fields of an `Any`.
+//!
+//! Masks keep what decoding, clearing fields and encoding again would keep, in the bytes that the sender chose.
 
-use std::collections::BTreeSet;
+mod compile;
+mod cut;
+mod declared;
+mod draft;
+mod error;
+mod found;
+mod mask;
+mod note;
+pub mod rules;
+mod seen;
+mod table;
+mod utf8;
+mod walk;
+mod wire;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost_reflect::MessageDescriptor;
 
-use crate::policy::UnknownFields;
+pub use error::{PlanError, Violation};
+pub use found::{Found, MAX_COMMITTED_BYTES, MAX_FOUND, MAX_WITHHELD_PATHS};
 
-/// Most subjects, and most values of committed fields, that are taken from one side of an exchange; more are counted.
-pub const MAX_FOUND: usize = 4_096;
+use crate::policy::UnknownFields;
+use table::{Field, Node, Numbers};
+
+/// Messages may nest as deep as protobuf's parsers let them.
+pub const MAX_DEPTH: u32 = 100;
+/// Most nodes of a plan: a message type counts once for each way in which it is judged.
+pub const MAX_NODES: usize = 8_192;
+/// Most fields of a plan's nodes together.
+pub const MAX_FIELDS: usize = 65_536;
+/// Most fields of one message.
+pub const MAX_MESSAGE_FIELDS: usize = 16_384;
+/// A subject is a personal number, not a text.
+pub const MAX_SUBJECT_BYTES: usize = 256;
+
+const ANY: &str = "google.protobuf.Any";
 
 /// What a plan is to do.
 #[derive(Debug, Clone)]
@@ -40,69 +80,18 @@ pub enum Allow {
 #[derive(Debug)]
 pub struct Plan {
     message: MessageDescriptor,
-}
-
-/// What was taken from the messages of one side of an exchange. Bounded: see [`MAX_FOUND`].
-#[derive(Debug, Clone, Default)]
-pub struct Found {
-    /// Values of the fields annotated as `subject`, each once, in order; integers in decimal.
-    pub subjects: Vec<Bytes>,
-    /// Values of committed fields: the path (shared by all messages of the plan) and the value as on the wire without tag and length.
-    pub committed: Vec<(std::sync::Arc<str>, Bytes)>,
-    /// How many fields were withheld: a repeated field counts once for each occurrence on the wire.
-    pub withheld: u64,
-    /// Which, each once, without repetition; of unknown fields the number.
-    pub withheld_paths: BTreeSet<std::sync::Arc<str>>,
-    /// How many subjects and committed values there were beyond the bound.
-    pub beyond: u64,
-}
-
-/// Why a plan cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// A path of a mask names no field.
-    #[error("{message} has no field {path:?}")]
-    NoSuchField {
-        /// The message type.
-        message: String,
-        /// The path as it was given.
-        path: String,
-    },
-}
-
-/// Why a message does not go on. Never holds a value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// It is not well formed for its type.
-    #[error("{path}: {what}")]
-    Malformed {
-        /// Where, from the message down; the message's own name at the top.
-        path: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// It has a field that the type does not know.
-    #[error("{path}: unknown field {number}")]
-    Unknown {
-        /// In which message.
-        path: String,
-        /// The field's number.
-        number: u32,
-    },
-    /// It breaks a rule of `buf.validate`.
-    #[error("{path}: {rule}")]
-    Rule {
-        /// Which field.
-        path: String,
-        /// The rule, in words.
-        rule: String,
-    },
+    /// The root is the first.
+    nodes: Vec<Node>,
+    fields: Vec<Field>,
+    enums: Vec<Numbers>,
+    /// Nodes of what a `google.protobuf.Any` may hold, by full name: where it goes on, and where it does not.
+    any: HashMap<Arc<str>, [u32; 2]>,
 }
 
 impl Plan {
     /// Compiles a plan for messages of this type.
-    pub fn compile(message: &MessageDescriptor, _options: &PlanOptions) -> Result<Self, PlanError> {
-        Ok(Self { message: message.clone() })
+    pub fn compile(message: &MessageDescriptor, options: &PlanOptions) -> Result<Self, PlanError> {
+        compile::compile(message, options)
     }
 
     /// The type it is for.
@@ -110,8 +99,12 @@ impl Plan {
         &self.message
     }
 
-    /// Walks one message once. What may go on of it is returned; what is of note is added to `found`.
-    pub fn apply(&self, message: &Bytes, _found: &mut Found) -> Result<Bytes, Violation> {
-        Ok(message.clone())
+    /// Walks one message once. What may go on of it is returned; what is of note is added to `found`, also where the message
+    /// then turns out not to go on.
+    pub fn apply(&self, message: &Bytes, found: &mut Found) -> Result<Bytes, Violation> {
+        walk::apply(self, message, found)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,8 @@ pub(super) struct Words {
     pub(super) wrong: &'static str,
     pub(super) waiting: &'static str,
     pub(super) never_arrived: &'static str,
+    pub(super) hidden: &'static str,
+    pub(super) other_schemas: &'static str,
     pub(super) unchecked: &'static str,
     pub(super) months: [&'static str; 12],
     /// Good, new, unreachable, bad, forked.
@@ -131,6 +133,8 @@ static KYRGYZ: Words = Words {
     wrong: "Дал келбейт",
     waiting: "Күтүлүүдө",
     never_arrived: "Жеткен эмес",
+    hidden: "Салыштырууга болбойт: экинчи тарап жашырган",
+    other_schemas: "Бирдей, бирок типтердин ар башка версиясы менен текшерилген",
     unchecked: "Бир гана журнал бар",
     months: [
         "январы",
@@ -190,6 +194,8 @@ static RUSSIAN: Words = Words {
     wrong: "Расходятся",
     waiting: "Ожидаются",
     never_arrived: "Не дошли",
+    hidden: "Сравнить нельзя: другая сторона скрывает",
+    other_schemas: "Одинаково, но проверено по разным версиям типов",
     unchecked: "Есть только один журнал",
     months: [
         "января",
@@ -249,6 +255,8 @@ static ENGLISH: Words = Words {
     wrong: "Do not match",
     waiting: "Waited for",
     never_arrived: "Never arrived",
+    hidden: "Cannot be compared: the other side hides",
+    other_schemas: "The same, checked by different versions of the types",
     unchecked: "Only one log is there",
     months: [
         "January",

@@ -15,6 +15,7 @@ const KINDS = [
   'ERASURE',
   'OPENED',
   'EVIDENCE',
+  'SUBJECTS',
 ];
 const OUTCOMES = ['', 'OK', 'ERROR', 'REFUSED', 'FAILED'];
 const CLASSES = ['', 'PUBLIC', 'DELAYED', 'SEALED'];
@@ -51,7 +52,7 @@ export function* fields(bytes) {
 }
 
 /** Text of a log without what would hide or turn around the text beside it. */
-const told = (value) =>
+export const told = (value) =>
   text(value).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, '\ufffd');
 
 /** An exchange id as it is written: UUID. */

@@ -1,8 +1,8 @@
 // Checks an opening file (docs/protocol.md, "Opening files"): that a log has an entry, and that this entry is about what the file
 // says. Nothing leaves the browser; what is on the web is asked for only by index.
 
-import { decode, fields } from './entry.js';
-import { base64, hex, leafHash, parseCheckpoint, rootOf, same, sha256, signed, text, utf8 } from './tlog.js';
+import { decode, fields, told } from './entry.js';
+import { base64, hex, leafHash, parseCheckpoint, rootOf, same, sha256, signed, utf8 } from './tlog.js';
 import { moment, named, number, t } from './text.js';
 
 const NAMES = ['request-digest', 'response-digest', 'subject', 'user', 'case', 'address', 'sizes', 'query', 'hidden'];
@@ -60,11 +60,11 @@ export async function* checkOpening(file, logs) {
 }
 
 async function checkField({ field, slot, value, salt, slots, path }, entry, values) {
-  const name = NAMES[slot] ?? field ?? String(slot);
+  const name = NAMES[slot] ?? 'further';
   const title = t('opening-field', { field: named('slot', name) });
   // Beyond the named slots each is one more person, or a field with its path.
-  if (!Number.isInteger(slot) || slot < 0 || slot > 255 || (slot < NAMES.length && field !== NAMES[slot]))
-    return bad(title, t('opening-format'));
+  const known = NAMES[slot] ?? `further-${slot}`;
+  if (!Number.isInteger(slot) || slot < 0 || slot > 136 || field !== known) return bad(title, t('opening-format'));
   const [bytes, salted] = [base64(value), base64(salt)];
   const length = new Uint8Array(4);
   new DataView(length.buffer).setUint32(0, bytes.length);
@@ -72,7 +72,7 @@ async function checkField({ field, slot, value, salt, slots, path }, entry, valu
   const led = await rootOf(await leafHash(data), slot, slots, path.map(base64)).catch(() => new Uint8Array());
   if (salted.length !== 32 || !same(led, entry.commitment))
     return bad(title, t('opening-not-committed'), `${hex(led)} ≠ ${hex(entry.commitment)}`);
-  const told = valueOf(slot, bytes);
+  const said = valueOf(slot, bytes);
   if (slot === 8) {
     const hidden = decode(bytes);
     if (hidden.publication || hidden.delayDays || hidden.commitment.length)
@@ -84,13 +84,13 @@ async function checkField({ field, slot, value, salt, slots, path }, entry, valu
       commitment: entry.commitment,
     });
   }
-  values.push({ name, told });
-  return good(title, t('opening-committed'), told);
+  values.push({ name, told: said });
+  return good(title, t('opening-committed'), said);
 }
 
 /** A slot's value as a person reads it. */
 function valueOf(slot, bytes) {
-  if ([2, 3, 4, 5].includes(slot)) return text(bytes);
+  if ([2, 3, 4, 5].includes(slot)) return readable(bytes);
   if (slot === 6 && bytes.length === 32) {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     const [sent, sentBytes, got, gotBytes] = [0, 8, 16, 24].map((at) => Number(view.getBigUint64(at)));
@@ -104,16 +104,23 @@ function valueOf(slot, bytes) {
   return hex(bytes);
 }
 
-/** A FurtherField: one more person, or a field that its type's author wants committed. */
+/** Text where it is some, else bytes. */
+function readable(bytes) {
+  const read = told(bytes);
+  return read.includes('\ufffd') ? hex(bytes) : read;
+}
+
+/** A FurtherField: one more person, a field that its type's author wants committed, or how many more there were. */
 function further(bytes) {
   for (const [number, value] of fields(bytes)) {
-    if (number === 1) return text(value);
+    if (number === 1) return readable(value);
     if (number === 2) {
       const found = [...fields(value)];
       const path = found.find(([number]) => number === 1)?.[1];
-      const values = found.filter(([number]) => number === 3).map(([, value]) => text(value));
-      return `${path ? text(path) : ''}: ${values.join(', ')}`;
+      const values = found.filter(([number]) => number === 3).map(([, value]) => readable(value));
+      return `${path ? told(path) : ''}: ${values.join(', ')}`;
     }
+    if (number === 3) return `+${value}`;
   }
   return hex(bytes);
 }

@@ -34,10 +34,11 @@ pub(in crate::oversight::publish) struct Row {
     pub(in crate::oversight::publish) grpc_status: Option<u32>,
     pub(in crate::oversight::publish) reason: String,
     pub(in crate::oversight::publish) side: &'static str,
+    pub(in crate::oversight::publish) schema: String,
 }
 
 /// The columns, in order.
-pub(in crate::oversight::publish) const COLUMNS: [&str; 15] = [
+pub(in crate::oversight::publish) const COLUMNS: [&str; 16] = [
     "entry",
     "opened_by",
     "time",
@@ -53,6 +54,7 @@ pub(in crate::oversight::publish) const COLUMNS: [&str; 15] = [
     "grpc_status",
     "reason",
     "side",
+    "schema",
 ];
 
 /// What open data shows of an entry.
@@ -92,6 +94,7 @@ fn row(index: u64, entry: Entry) -> Row {
         outcome: name(outcome.as_str_name(), "OUTCOME_"),
         grpc_status: (outcome != Outcome::Unspecified).then_some(entry.grpc_status),
         side: name(entry.side().as_str_name(), "SIDE_"),
+        schema: hex::encode(&entry.schema),
         consumer: entry.consumer,
         provider: entry.provider,
         service: entry.service,

@@ -332,6 +332,7 @@ mod tests {
             grpc_status: None,
             reason: reason.into(),
             side: "PROVIDER",
+            schema: String::new(),
         }))
     }
 

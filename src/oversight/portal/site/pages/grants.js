@@ -107,7 +107,7 @@ function limits({ categories, fields }) {
     Array.isArray(value)
       ? value.join(', ')
       : Object.entries(value)
-          .map(([method, paths]) => `${method}: ${[paths].flat().join(', ')}`)
+          .map(([method, paths]) => `${method === '*' ? '' : `${method}: `}${[paths].flat().join(', ')}`)
           .join('; ');
   const told = (key, value) =>
     value && typeof value === 'object' ? h('span', { class: 'sub' }, t(key, { list: list(value) })) : null;
@@ -230,7 +230,14 @@ function grantsTable(sources, rows, words) {
   });
 }
 
-const classOf = (grant) => named('class', (grant.publication?.class ?? 'public').toUpperCase());
+/** In which class its exchanges are published; by method where these differ. */
+function classOf({ publication }) {
+  const word = (found) => named('class', String(found?.class ?? 'public').toUpperCase());
+  if (publication?.class !== 'by-method') return word(publication);
+  return Object.entries(publication.methods ?? {})
+    .map(([method, found]) => `${method}: ${word(found)}`)
+    .join(', ');
+}
 
 /** What has passed on grounds for which no grant is in force any more, or whose provider's grants are not here. */
 function pastTable(sources, groups, words) {

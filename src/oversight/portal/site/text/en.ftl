@@ -95,6 +95,7 @@ kind-RESPONSE_SENT = Answer sent
 kind-RESPONSE_RECEIVED = Answer received
 kind-REFUSED = Request refused
 kind-FAILED = Came to no answer
+kind-SUBJECTS = More people, or fields, recorded
 kind-AUDIT = An auditor looked
 kind-REQUEST_COMPLETED = Request sent to its end
 kind-ERASURE = Personal data destroyed
@@ -485,6 +486,7 @@ slot-case = case number
 slot-address = network address of the caller
 slot-sizes = sizes
 slot-query = what was looked for
+slot-further = one more person, or a field
 slot-hidden = the hidden part of the entry
 sizes-told = question: { $sent } messages, { $sentBytes } bytes; answer: { $got } messages, { $gotBytes } bytes
 

@@ -80,6 +80,7 @@ kind-RESPONSE_SENT = Жооп жөнөтүлдү
 kind-RESPONSE_RECEIVED = Жооп алынды
 kind-REFUSED = Суроо четке кагылды
 kind-FAILED = Жооп болгон жок
+kind-SUBJECTS = Дагы адамдар же талаалар жазылды
 kind-AUDIT = Аудитор карады
 kind-REQUEST_COMPLETED = Суроо аягына чейин жөнөтүлдү
 kind-ERASURE = Жеке маалымат жок кылынды
@@ -412,6 +413,7 @@ slot-case = иштин номери
 slot-address = сураган тараптын тармак дареги
 slot-sizes = көлөмдөр
 slot-query = эмне изделген
+slot-further = дагы бир адам же талаа
 slot-hidden = жазуунун жашырылган бөлүгү
 sizes-told = суроо: { $sent } билдирүү, { $sentBytes } байт; жооп: { $got } билдирүү, { $gotBytes } байт
 

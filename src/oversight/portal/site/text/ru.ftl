@@ -96,6 +96,7 @@ kind-RESPONSE_SENT = Ответ отправлен
 kind-RESPONSE_RECEIVED = Ответ получен
 kind-REFUSED = В запросе отказано
 kind-FAILED = Ответа не состоялось
+kind-SUBJECTS = Записаны ещё лица или поля
 kind-AUDIT = Просмотр аудитором
 kind-REQUEST_COMPLETED = Запрос передан до конца
 kind-ERASURE = Персональные данные уничтожены
@@ -456,6 +457,7 @@ slot-case = номер дела
 slot-address = сетевой адрес спросившего
 slot-sizes = размеры
 slot-query = что искали
+slot-further = ещё одно лицо или поле
 slot-hidden = скрытая часть записи
 sizes-told = запрос: сообщений { $sent }, байт { $sentBytes }; ответ: сообщений { $got }, байт { $gotBytes }
 

@@ -1,0 +1,79 @@
+//! What is taken from messages, within bounds.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Most subjects, and most values of committed fields, that are taken from one side of an exchange; more are counted.
+pub const MAX_FOUND: usize = 4_096;
+/// Most bytes of committed values that are kept; what is beyond is counted.
+pub const MAX_COMMITTED_BYTES: usize = 1 << 20;
+/// Most paths of withheld fields that are named; the rest are only counted.
+pub const MAX_WITHHELD_PATHS: usize = 256;
+
+/// From how many subjects on they are looked up by hash.
+const MANY: usize = 16;
+
+/// What was taken from the messages of one side of an exchange. Bounded: see [`MAX_FOUND`]. Values are copies: a found
+/// subject does not keep its message in memory.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Values of the fields annotated as `subject`, each once, in order; integers in decimal. Of fields that are withheld, of
+    /// empty strings and of zeros there is none: they are about nobody.
+    pub subjects: Vec<Bytes>,
+    /// Values of committed fields: the path (shared by all messages of the plan) and the value as on the wire without tag and length.
+    pub committed: Vec<(Arc<str>, Bytes)>,
+    /// How many fields were withheld: a repeated field counts once for each occurrence on the wire.
+    pub withheld: u64,
+    /// Which, each once, without repetition; of unknown fields the number. Where a type contains itself, what is below has
+    /// the field's full name (`kg.civil.v1.Person.pin`) and not its path. At most [`MAX_WITHHELD_PATHS`].
+    pub withheld_paths: BTreeSet<Arc<str>>,
+    /// How many subjects and committed values there were beyond the bound.
+    pub beyond: u64,
+    /// The subjects, once they are many.
+    pub(crate) by_hash: HashSet<Bytes>,
+    /// The length of all that was committed.
+    pub(crate) committed_bytes: usize,
+}
+
+impl Found {
+    /// Adds a subject unless it is there.
+    pub(super) fn subject(&mut self, value: &[u8]) {
+        if self.subjects.len() < MANY {
+            if !self.subjects.iter().any(|known| known == value) {
+                self.subjects.push(Bytes::copy_from_slice(value));
+            }
+            return;
+        }
+        if self.by_hash.is_empty() {
+            self.by_hash.extend(self.subjects.iter().cloned());
+        }
+        if self.by_hash.contains(value) {
+            return;
+        }
+        if self.subjects.len() < MAX_FOUND {
+            let value = Bytes::copy_from_slice(value);
+            self.by_hash.insert(value.clone());
+            self.subjects.push(value);
+        } else {
+            self.beyond += 1;
+        }
+    }
+
+    /// Adds a committed field's value.
+    pub(super) fn commit(&mut self, path: &Arc<str>, value: &[u8]) {
+        let kept = self.committed_bytes.saturating_add(value.len());
+        if self.committed.len() < MAX_FOUND && kept <= MAX_COMMITTED_BYTES {
+            self.committed_bytes = kept;
+            self.committed.push((path.clone(), Bytes::copy_from_slice(value)));
+        } else {
+            self.beyond += 1;
+        }
+    }
+
+    /// Whether further names of withheld fields are kept.
+    pub(super) fn names_withheld(&self) -> bool {
+        self.withheld_paths.len() < MAX_WITHHELD_PATHS
+    }
+}
