@@ -1,6 +1,9 @@
 //! The portal beside a published log: written to the store, served by the node, and counted from what is published.
 
+use std::process::Command;
+
 use kopuro::config;
+use kopuro::trust::note::Signer;
 use serde_json::Value;
 
 use crate::harness::probe::ProbeClient;
@@ -116,4 +119,29 @@ async fn a_node_may_do_without_and_is_told_what_is_wrong() {
     for told in ["is no address of a published log", "is no key", "is no address of a monitor's report"] {
         assert!(problems.contains(told), "{problems}");
     }
+}
+
+#[test]
+fn a_portal_of_many_logs_is_written_as_a_site() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Signer::generate("a.example/log").unwrap(), Signer::generate("b.example/log").unwrap());
+    let out = folder.path().join("site/portal");
+    let portal = |logs: &[String]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kopuro"));
+        command.arg("portal").arg("--out").arg(&out).args(["--monitor", "report.json"]);
+        command.args(logs.iter().flat_map(|log| ["--log", log])).output().unwrap()
+    };
+    let logs = [format!("https://a.example/log#{}", a.verifier()), format!("../b/#{}", b.verifier())];
+    let written = portal(&logs);
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(page.contains("connect-src 'self' https://a.example;"), "{page}");
+    let shown = json(&std::fs::read(out.join("portal.json")).unwrap());
+    assert_eq!(shown["logs"][0]["url"], "https://a.example/log/");
+    assert_eq!(shown["logs"][1]["vkey"], b.verifier().to_string());
+    assert_eq!((&shown["monitor"], &shown["policy"]), (&"report.json".into(), &Value::Null));
+    // Without a key nothing could be checked.
+    let refused = portal(&["https://a.example/log".into()]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("its key is missing: URL#VKEY"));
 }

@@ -174,6 +174,9 @@ const OPENING = ['REQUEST_SENT', 'REQUEST_RECEIVED'];
 export const closes = (entry) => CLOSING.includes(entry.kind);
 export const opens = (entry) => OPENING.includes(entry.kind);
 
+/** Whether it shows nothing but its class. */
+export const hides = (entry) => entry.kind === '' && ['DELAYED', 'SEALED'].includes(entry.publication);
+
 /** As what a log's member took part, as the summaries count it: asked, answered or look; empty of what ends nothing. */
 export function role(entry, member) {
   if (entry.kind === 'AUDIT') return 'look';

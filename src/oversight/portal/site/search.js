@@ -2,7 +2,7 @@
 // entries of a day, something can be that is wanted; only those bundles are read. A search reads so many bundles and no more; then it
 // says how far back it came, and a link goes on from there.
 
-import { closes, memberOf, opens, role, uuidTime } from './entry.js';
+import { closes, hides, memberOf, opens, role, uuidTime } from './entry.js';
 import { readGroups } from './tally.js';
 import { TILE } from './tlog.js';
 
@@ -179,8 +179,11 @@ export async function search(sources, filter, most, onRead = () => {}) {
 export async function exchange(sources, id, hints, onRead = () => {}) {
   const found = new Map();
   const failed = [];
+  // Logs that hide entries of that time: one of them may be what is missing.
+  const hiding = new Set();
   const keep = (entries) => {
     for (const one of entries) {
+      if (hides(one.entry)) hiding.add(one.log);
       const hidden = one.entry.opened?.hidden;
       const entry = hidden?.exchange === id ? hidden : one.entry;
       if (entry.exchange === id)
@@ -228,5 +231,5 @@ export async function exchange(sources, id, hints, onRead = () => {}) {
     });
   }
   const all = [...found.values()].sort((a, b) => a.log.number - b.log.number || a.index - b.index);
-  return { entries: all, failed };
+  return { entries: all, failed, hiding };
 }

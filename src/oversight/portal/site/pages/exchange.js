@@ -16,7 +16,7 @@ export async function exchangePage({ sources, params, rest, heading }) {
   const hints = [...(params.at ?? '').matchAll(/(\d+)\.(\d+)/g)]
     .map(([, log, index]) => ({ log: sources.logs[Number(log)], index: Number(index) }))
     .filter(({ log }) => log);
-  const [{ entries, failed }, words] = await Promise.all([exchange(sources, id, hints), sources.bases()]);
+  const [{ entries, failed, hiding }, words] = await Promise.all([exchange(sources, id, hints), sources.bases()]);
   const parts = [
     h('p', { class: 'code id' }, id),
     ...failed.map(({ log, error }) => fault(t('log-failed', { origin: log.origin }), String(error.message))),
@@ -32,7 +32,7 @@ export async function exchangePage({ sources, params, rest, heading }) {
       h('p', null, t('exchange-unknown-why', { date: moment(uuidTime(id), true) })),
     );
   }
-  const told = judge(sources, entries);
+  const told = judge(sources, entries, hiding);
   const best = entries.find(({ entry }) => closes(entry)) ?? entries[0];
   if (best) {
     parts.push(h('p', { class: 'lead' }, sentence(sources, best.entry, words)));
@@ -124,7 +124,7 @@ function sentence(sources, entry, words) {
 }
 
 /** Whether both sides tell the same, as far as this portal has both logs. The monitor's rules, for one exchange. */
-export function judge(sources, entries) {
+export function judge(sources, entries, hiding = new Set()) {
   const say = (state, key, args) => ({ state, title: t(`agree-${key}`), text: t(`agree-${key}-told`, args) });
   const first = entries.find(({ entry }) => closes(entry))?.entry ?? entries[0]?.entry;
   if (!first) return say('bad', 'unreadable');
@@ -146,6 +146,7 @@ export function judge(sources, entries) {
     [answering, provider],
   ]) {
     const name = shortName(sources.directory, member);
+    if (!own.end && hiding.has(own.log)) return say('plain', 'hidden', { member: name });
     if (own.own.length === 0) return say('bad', 'missing', { member: name });
     if (!own.end) return say('bad', 'open', { member: name });
   }
