@@ -38,6 +38,8 @@ pub(super) struct Tally {
     pub(super) entries: u64,
     time_unix_ms: i64,
     day: Option<i64>,
+    /// Entries before the first that shows a time, and how many of them are delayed and sealed.
+    early: [u64; 3],
     groups: Groups,
     days: Vec<Span>,
     months: Vec<Span>,
@@ -103,7 +105,7 @@ impl Tally {
         let day = match (self.day, day) {
             (Some(present), Some(day)) if day > present => day,
             (Some(_), _) => return true,
-            // What shows no time counts with its neighbours; before all others, with what comes.
+            // What shows no time counts with its neighbours: before all others, with what comes.
             (None, None) => return true,
             (None, Some(day)) => day,
         };
@@ -120,24 +122,35 @@ impl Tally {
     }
 
     pub(super) fn count(&mut self, seen: Seen) {
-        let (index, day) = (self.entries, self.day.unwrap_or_default());
+        let index = self.entries;
         self.entries += 1;
-        let name = days::name(day);
+        let Some(day) = self.day else {
+            let [entries, delayed, sealed] = &mut self.early;
+            *entries += 1;
+            *delayed += u64::from(matches!(seen, Seen::Delayed));
+            *sealed += u64::from(matches!(seen, Seen::Sealed));
+            return;
+        };
+        let (name, early) = (days::name(day), std::mem::take(&mut self.early));
+        let index_of_first = index - early[0];
         if self.month.last().is_none_or(|last| last.day != day) {
-            self.month.push(DayGroups { day, first: index, ..DayGroups::default() });
+            self.month.push(DayGroups { day, first: index_of_first, ..DayGroups::default() });
         }
         for (spans, name, most) in [(&mut self.days, &name[..], MOST_DAYS), (&mut self.months, &name[..7], MOST_MONTHS)]
         {
             if spans.last().is_none_or(|last| last.name != name) {
-                spans.push(Span { name: name.into(), first: index, ..Span::default() });
+                spans.push(Span { name: name.into(), first: index_of_first, ..Span::default() });
                 spans.drain(..spans.len().saturating_sub(most));
             }
         }
         let [of_day, of_month] = [&mut self.days, &mut self.months].map(|spans| spans.last_mut());
         let (Some(of_day), Some(of_month), Some(groups)) = (of_day, of_month, self.month.last_mut()) else { return };
-        of_day.entries += 1;
-        of_month.entries += 1;
-        groups.entries += 1;
+        for (to, [entries, delayed, sealed]) in [(&mut *of_day, early), (&mut *of_month, early)] {
+            (to.entries, to.delayed, to.sealed) = (to.entries + 1 + entries, to.delayed + delayed, to.sealed + sealed);
+        }
+        groups.entries += 1 + early[0];
+        groups.delayed += early[1];
+        groups.sealed += early[2];
         let row = match seen {
             Seen::Delayed => {
                 of_day.delayed += 1;
@@ -366,6 +379,25 @@ mod tests {
         assert_eq!(whole["months"].as_array().unwrap().len(), 2);
         let month: Value = serde_json::from_str(&tally.month_json()).unwrap();
         assert_eq!((&month["month"], month["days"].as_array().unwrap().len()), (&"2024-11".into(), 1));
+    }
+
+    #[test]
+    fn what_shows_no_time_before_all_others_counts_with_what_comes() {
+        let mut tally = Tally::new("KG/GOV/2", 3);
+        for seen in [Seen::Sealed, Seen::Delayed] {
+            assert!(tally.begins(None));
+            tally.count(seen);
+        }
+        assert_eq!((tally.month_name(), tally.entries), (None, 5));
+        count(&mut tally, 20_000, row(1, "Get", "OK", ""));
+        count(&mut tally, 20_000, Seen::Sealed);
+        let whole: Value = serde_json::from_str(&tally.json("a/log")).unwrap();
+        let first = json!(["2024-10-04", 3, 4, 1, 2, [["answered", "KG/GOV/1", [1, 0, 0, 0]]]]);
+        assert_eq!((&whole["days"], &whole["entries"]), (&json!([first]), &7.into()));
+        let month: Value = serde_json::from_str(&tally.month_json()).unwrap();
+        let day = &month["days"][0];
+        assert_eq!([&day["first"], &day["entries"], &day["sealed"]], [3, 4, 2].map(Value::from).each_ref());
+        assert_eq!(day["groups"][0].as_array().unwrap()[9..], [1, 5, 5].map(Value::from));
     }
 
     #[test]
