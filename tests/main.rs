@@ -34,6 +34,7 @@ mod opening;
 mod passage;
 mod pki;
 mod policy;
+mod portal;
 mod publication_class;
 mod publish;
 mod publish_days;
