@@ -19,7 +19,7 @@ use tonic_types::StatusExt;
 use crate::harness::http_backend::{Asked, HttpBackend, Says};
 use crate::harness::probe::ProbeClient;
 use crate::harness::web::Web;
-use crate::harness::{CONSUMER, DESK, Federation, PROVIDER, Running, free_port, reason, told};
+use crate::harness::{CLERK, CONSUMER, DESK, Federation, PROVIDER, Running, free_port, reason, told};
 
 const PEOPLE: &str = "KG/GOV/2/people";
 const CIVIL: &str = "kg.civil.v1.CivilRegistry";
@@ -103,6 +103,10 @@ async fn start(limits: &str) -> (Running, HttpBackend) {
     federation.grants.push_str(&format!(
         "[[grant]]\nconsumer = \"{DESK}\"\nprovider = \"people\"\nservice = \"{CIVIL}\"\nmethods = [\"*\"]\n\
          legal_basis = {{ code = \"law-1\", text = \"Мыйзам № 1\" }}\n"
+    ));
+    federation.grants.push_str(&format!(
+        "[[grant]]\nconsumer = \"{CLERK}\"\nprovider = \"people\"\nservice = \"{CIVIL}\"\nmethods = [\"GetPerson\"]\n\
+         fields = [\"person.pin\"]\nlegal_basis = {{ code = \"law-1\", text = \"Мыйзам № 1\" }}\n"
     ));
     federation.write_files(limits);
     let port = free_port();
@@ -258,6 +262,12 @@ async fn json_on_both_sides() {
         let told = web.get(&format!("/openapi/{CIVIL}.json"), &[]).await.json();
         assert_eq!(told["paths"]["/v1/persons/{pin}"]["get"]["operationId"], "GetPerson_1");
     }
+    // What the grant does not open does not come in JSON either, and the caller is told.
+    let clerk = running.federation.issue(CLERK);
+    let mut web = Web::http1(&running.federation, address, &clerk).await;
+    let answer = web.get("/v1/persons/123", &[]).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "person": { "pin": "123" } })), "{answer:?}");
+    assert_eq!(answer.header("trailer-kopuro-withheld"), "2", "{answer:?}");
     running.stop().await;
 }
 

@@ -57,6 +57,7 @@ fn an_extract_holds_only_what_the_service_needs_and_is_the_same_each_time() {
     assert_eq!(
         names,
         [
+            "google/protobuf/descriptor.proto",
             "google/protobuf/duration.proto",
             "google/protobuf/field_mask.proto",
             "google/protobuf/timestamp.proto",
@@ -64,6 +65,7 @@ fn an_extract_holds_only_what_the_service_needs_and_is_the_same_each_time() {
             "google/api/http.proto",
             "google/api/annotations.proto",
             "kg/common/v1/common.proto",
+            "kopuro/options/v1/options.proto",
             "kg/civil/v1/civil_registry.proto",
         ]
     );
