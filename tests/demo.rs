@@ -31,6 +31,14 @@ fn once_makes_exchanges_and_verifies_every_log() {
         let note = std::fs::read_to_string(published.join("checkpoint")).unwrap();
         assert!(note.contains("\n— witness.public-council.kg.example "), "{note}");
     }
+    // And the portal of all four, which tells nothing of this machine.
+    let portal = folder.path().join("demo/published/portal");
+    assert!(portal.join("index.html").exists() && portal.join("app.js").exists());
+    for file in ["portal.json", "report.json"] {
+        let text = std::fs::read_to_string(portal.join(file)).unwrap();
+        assert!(text.contains("../70000001/") && !text.contains(folder.path().to_str().unwrap()), "{text}");
+        assert!(!text.contains("127.0.0.1"), "{text}");
+    }
     // Almost every exchange leaves two entries in each of two logs.
     assert!(last["entries"].as_u64().unwrap() > 800, "{last}");
     for reason in ["GRANT_EXPIRED", "GRANT_MISSING", "METHOD_NOT_GRANTED", "OUTBOUND_NOT_ALLOWED"] {

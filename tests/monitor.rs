@@ -411,9 +411,10 @@ async fn the_logs_of_real_nodes_match() {
         logs.push(format!("{member}={}#{}", published.display(), running.federation.log_key(member)));
     }
     let state = folder.path().join("state").display().to_string();
+    let report = folder.path().join("report.json").display().to_string();
     let once = |logs: &[&str]| {
         let flags = logs.iter().flat_map(|log| ["--log", log]);
-        let more = ["--state", &state, "--once", "--grace", "0s", "--format", "jsonl"];
+        let more = ["--state", &state, "--once", "--grace", "0s", "--format", "jsonl", "--report", &report];
         kopuro(&["monitor"].into_iter().chain(flags).chain(more).collect::<Vec<_>>())
     };
     let output = once(&[&logs[0], &logs[1]]);
@@ -421,6 +422,9 @@ async fn the_logs_of_real_nodes_match() {
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let round: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((round["type"].as_str(), round["exchanges"]["agreed"].as_u64()), (Some("round"), Some(22)), "{text}");
+    // The same in a file, for the portal.
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!((&kept["exchanges"], &kept["at_unix_ms"]), (&round["exchanges"], &round["at_unix_ms"]));
     running.stop().await;
 }
 

@@ -147,7 +147,7 @@ async fn the_web_server_keeps_to_the_specification() {
         "/open-data/..%2f..%2flog.key",
         "/open-data/2026-01-01.csv",
         "/log.key",
-        "/",
+        "/portal/../log.key",
     ] {
         let answer = get(at, path).await;
         assert_eq!((answer.status, answer.header("cache-control")), (404, "no-store"), "{path}");

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::schema::set;
+use crate::schema::{annotations, set};
 use crate::trust::directory::{Directory, DirectoryError, SignedDirectory};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
@@ -359,7 +359,10 @@ fn set_name(digest: &[u8; 32]) -> String {
 fn check_service(bytes: &[u8], service: &str) -> Result<(), String> {
     let pool = set::read(bytes).map_err(|faults| format!("not a descriptor set: {}", set::words(&faults)))?;
     match pool.get_service_by_name(service) {
-        Some(_) => Ok(()),
+        Some(found) => match annotations::check(&found).first() {
+            None => Ok(()),
+            Some(error) => Err(error.to_string()),
+        },
         None => Err(format!("the descriptor set has no service {service}")),
     }
 }

@@ -15,6 +15,7 @@ mod monitor;
 mod node;
 mod pki;
 mod schema;
+mod portal;
 mod status;
 mod trusted;
 mod witness;
@@ -47,6 +48,8 @@ enum Command {
     Log(Box<log::Args>),
     /// Follow published logs and report what does not match
     Monitor(Box<monitor::Args>),
+    /// Write the public's portal of published logs as a static site
+    Portal(portal::Args),
     /// Keys and certificates of a federation
     Pki(pki::Args),
     /// The signed list of members, nodes, systems and services
@@ -73,6 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Grant(args) => grant::run(args),
         Command::Log(args) => log::run(*args),
         Command::Monitor(args) => monitor::run(*args),
+        Command::Portal(args) => portal::run(args),
         Command::Pki(args) => pki::run(args),
         Command::Directory(args) => directory::run(args),
         Command::Schema(args) => Ok(schema::run(args)),

@@ -31,7 +31,7 @@ pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
 pub use private::{Private, Retention, SealingKey, Secret, Token};
-pub use publish::{Publish, RequestRate};
+pub use publish::{Portal, Publish, RequestRate};
 pub use watch::{Change, Watch, watch};
 pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessTls, load_witness};
 

@@ -45,7 +45,7 @@ pub(super) enum Outgoing {
     /// One message, collected.
     Whole(Whole),
     /// Messages as they come.
-    Stream(MeteredRequest),
+    Stream(Box<MeteredRequest>),
 }
 
 /// An answer's body on its way back.
@@ -460,7 +460,7 @@ impl Body for Outgoing {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(whole) => Poll::Ready(whole.pop().map(|chunk| Ok(Frame::data(chunk)))),
-            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Stream(stream) => Pin::new(stream.as_mut()).poll_frame(cx),
         }
     }
 

@@ -158,7 +158,6 @@ pub(super) async fn follow(
     reader: mpsc::Sender<Frame<Bytes>>,
     mut exchange: Exchange,
     mut judged: JudgedStream,
-    name_withheld: bool,
     hop: Hop,
     bounds: Bounds,
     request: Sent,
@@ -187,7 +186,7 @@ pub(super) async fn follow(
         }
     }
     let ending = ending_of(&trailers, request.totals(), Some(meter.totals()), exchange.side());
-    let withheld = withheld(&exchange, &judged.judge, name_withheld, &trailers);
+    let withheld = withheld(&exchange, &judged.judge, &trailers);
     metadata::strip_response(&mut trailers);
     withheld.tell(&mut trailers);
     let trailers = match exchange.close(ending).await {
@@ -206,9 +205,9 @@ pub(super) fn frames() -> (mpsc::Sender<Frame<Bytes>>, mpsc::Receiver<Frame<Byte
 }
 
 /// What the caller is told of fields that were withheld: at the provider's node as it judged, at the consumer's as it was told.
-pub(super) fn withheld(exchange: &Exchange, judge: &Judge, names: bool, trailers: &HeaderMap) -> Withheld {
+pub(super) fn withheld(exchange: &Exchange, judge: &Judge, trailers: &HeaderMap) -> Withheld {
     let withheld = match exchange.side() {
-        Side::Provider => judge.withheld(names),
+        Side::Provider => judge.withheld(),
         _ => Withheld::told(trailers),
     };
     exchange.tell_withheld(&withheld);

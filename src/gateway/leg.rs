@@ -73,8 +73,7 @@ impl Leg {
             Ok((Answered::Whole { head, whole, totals, trailers, in_head }, request, _)) => {
                 match self.judged(gateway, &head.headers, whole, totals) {
                     Ok((whole, totals, judge)) => {
-                        let withheld =
-                            forward::withheld(&self.exchange, &judge, self.plan.types.name_withheld, &trailers);
+                        let withheld = forward::withheld(&self.exchange, &judge, &trailers);
                         let answer = Finished { whole, totals, trailers, in_head, withheld };
                         self.finish(head.headers, answer, request).await
                     }
@@ -94,10 +93,10 @@ impl Leg {
                     proofs::put(&mut headers, opening);
                 }
                 let (sender, receiver) = forward::frames();
-                let Self { exchange, plan: Plan { next, bounds, provider, permit, types, .. } } = *self;
+                let Self { exchange, plan: Plan { next, bounds, provider, permit, .. } } = *self;
                 let hop = hop_of(&next, &provider);
                 tokio::spawn(async move {
-                    forward::follow(body, sender, exchange, judged, types.name_withheld, hop, bounds, request).await;
+                    forward::follow(body, sender, exchange, judged, hop, bounds, request).await;
                     drop((in_flight, permit));
                 });
                 respond(headers, Answer::Stream(receiver))
@@ -119,7 +118,7 @@ impl Leg {
             let recorder = self.exchange.gathering_recorder();
             let end = end_of_stream(&mut self.exchange);
             let (body, progress) = MeteredRequest::new(body, bounds.message, judged, recorder, end);
-            (Outgoing::Stream(body), Sent::Stream(progress))
+            (Outgoing::Stream(Box::new(body)), Sent::Stream(progress))
         } else {
             let (mut whole, totals) = collect_request(body, gateway, bounds).await?;
             if let (Some(log), Some(proven)) = (&self.exchange.peer_log, &self.plan.proven) {

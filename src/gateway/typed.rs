@@ -37,7 +37,7 @@ pub(super) struct Types {
 
 /// Judges one direction of one call.
 pub(super) struct Judge {
-    plans: Arc<MethodPlans>,
+    types: Types,
     direction: Direction,
     encoding: Encoding,
     limit: u32,
@@ -78,7 +78,7 @@ impl Judge {
         claimed: Option<String>,
     ) -> Self {
         Self {
-            plans: types.plans.clone(),
+            types: types.clone(),
             direction,
             encoding: Encoding::of(headers),
             limit,
@@ -109,8 +109,8 @@ impl Judge {
     }
 
     /// What was withheld so far.
-    pub(super) fn withheld(&self, names: bool) -> Withheld {
-        Withheld { count: self.found.withheld, names: names.then(|| joined_names(&self.found)) }
+    pub(super) fn withheld(&self) -> Withheld {
+        Withheld { count: self.found.withheld, names: self.types.name_withheld.then(|| joined_names(&self.found)) }
     }
 
     /// One message with its prefix, whole; none where it goes on as it came.
@@ -147,8 +147,8 @@ impl Judge {
 
     fn plan(&self) -> Arc<Plan> {
         match self.direction {
-            Direction::Request => self.plans.request.clone(),
-            Direction::Response => self.plans.response.clone(),
+            Direction::Request => self.types.plans.request.clone(),
+            Direction::Response => self.types.plans.response.clone(),
         }
     }
 

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{PublishOptions, Served};
+use super::{PublishOptions, Served, Store, StoreError};
+use crate::oversight::portal::{self, Site};
 use crate::policy::grant::{Allowed, Grant, Methods, Publication, UnknownFields};
 use crate::schema::{Catalogue, Offer};
 use crate::trust::note::Verifier;
 
 /// How others may read the entries.
 const ENTRY_PROTO: &str = include_str!("../../../proto/kopuro/log/v1/entry.proto");
+
+/// Pages written at once.
+const AT_ONCE: usize = 16;
 
 /// A directory is no larger.
 const MOST_DIRECTORY: u64 = 64 << 20;
@@ -57,6 +62,20 @@ impl Beside {
         ];
         files.into_iter().filter_map(|(name, content, served)| Some((name, content?, served)))
     }
+}
+
+/// Writes the portal's pages where the store has others, or none.
+pub(super) async fn put_portal(store: &Store, site: &Site) -> Result<(), StoreError> {
+    let version = format!("portal/{}", portal::VERSION);
+    let stored = store.get(&version, portal::MOST_VERSION).await;
+    if matches!(stored, Ok(Some(stored)) if stored == site.version()) {
+        return Ok(());
+    }
+    let put =
+        async |(path, bytes, served): (&str, Bytes, Served)| store.put(&format!("portal/{path}"), bytes, served).await;
+    futures_util::stream::iter(site.files()).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    // The last: what broke off is written again.
+    store.put(&version, site.version(), portal::TEXT).await
 }
 
 /// Who may ask whom for what, on which law: sorted, so that the same grants are the same bytes.

@@ -87,10 +87,7 @@ fn repack(random: &mut Random, message: &MessageDescriptor, bytes: &[u8]) -> Vec
     let mut out = Vec::new();
     for (number, wire, field) in fields(bytes).unwrap_or_default() {
         let list = message.get_field(number).filter(|field| field.is_list()).map(|field| field.kind());
-        let value = |wire| match wire {
-            WireType::Varint | WireType::SixtyFourBit | WireType::ThirtyTwoBit => true,
-            _ => false,
-        };
+        let value = |wire| !matches!(wire, WireType::LengthDelimited | WireType::StartGroup | WireType::EndGroup);
         match list {
             Some(kind) if value(kind.wire_type()) && random.one_in(2) => {
                 if wire == WireType::LengthDelimited {
