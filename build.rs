@@ -16,10 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let mut descriptors = compiler.file_descriptor_set();
-    // Annotations are read from descriptors; no code is needed for them.
-    descriptors.file.retain(|file| {
-        !file.name().starts_with("google/api/") && !matches!(file.package(), "buf.validate" | "kopuro.options.v1")
-    });
+    // Only options: what is annotated with them generates nothing that needs them.
+    descriptors.file.retain(|file| !matches!(file.package(), "buf.validate" | "google.api" | "kopuro.options.v1"));
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -364,7 +364,7 @@ fn the_command_line_of_a_council() {
 
     let first = sign(&["one.key"], "public/directory", &[]);
     assert!(refuse(&first).contains("directory.toml:25: descriptors: civil.binpb: No such file"));
-    std::fs::write(at.join("civil.binpb"), b"\x0a\x00").unwrap();
+    std::fs::write(at.join("civil.binpb"), b"\x0a\x03\x0a\x01a").unwrap();
     assert!(refuse(&first).contains("has no service kg.civil.v1.CivilRegistry"));
     std::fs::write(at.join("civil.binpb"), descriptor_set()).unwrap();
     assert!(run(&first).contains("1 of 3, 1 more needed"));

@@ -10,6 +10,8 @@ use kopuro::proto::kg::civil::v1::civil_registry_client::CivilRegistryClient;
 use kopuro::proto::kg::civil::v1::{
     ChangeKind, GetFamilyRequest, GetPersonRequest, GetResidenceRequest, ListChangesRequest,
 };
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::json;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
@@ -17,7 +19,7 @@ use tonic_types::StatusExt;
 use crate::harness::http_backend::{Asked, HttpBackend, Says};
 use crate::harness::probe::ProbeClient;
 use crate::harness::web::Web;
-use crate::harness::{CONSUMER, DESK, Federation, PROVIDER, Running, free_port, reason, told};
+use crate::harness::{CLERK, CONSUMER, DESK, Federation, PROVIDER, Running, free_port, reason, told};
 
 const PEOPLE: &str = "KG/GOV/2/people";
 const CIVIL: &str = "kg.civil.v1.CivilRegistry";
@@ -63,13 +65,48 @@ fn register(asked: &Asked) -> Says {
     }
 }
 
+/// The service's types with no annotation but google.api.http: what else is checked of a call is not what is tested here.
+fn plain(set: &[u8]) -> Vec<u8> {
+    let pool = DescriptorPool::decode(set).unwrap();
+    let kind = pool.get_message_by_name("google.protobuf.FileDescriptorSet").unwrap();
+    let mut set = DynamicMessage::decode(kind, set).unwrap();
+    let list = |message: &mut DynamicMessage, name: &str, each: &mut dyn FnMut(&mut DynamicMessage)| {
+        let list = message.get_field_by_name_mut(name).unwrap().as_list_mut().unwrap();
+        list.iter_mut().for_each(|value| each(value.as_message_mut().unwrap()));
+    };
+    list(&mut set, "file", &mut |file| {
+        let name = file.get_field_by_name("name").unwrap().as_str().unwrap().to_owned();
+        if !name.starts_with("kg/") {
+            return;
+        }
+        list(file, "message_type", &mut |message| {
+            list(message, "field", &mut |field| field.clear_field_by_name("options"));
+        });
+        list(file, "service", &mut |service| {
+            service.clear_field_by_name("options");
+            list(service, "method", &mut |method| {
+                let options = method.get_field_by_name_mut("options").unwrap().as_message_mut().unwrap();
+                let others: Vec<_> = options.extensions().map(|(extension, _)| extension).collect();
+                for other in others.iter().filter(|other| other.full_name() != "google.api.http") {
+                    options.clear_extension(other);
+                }
+            });
+        });
+    });
+    set.encode_to_vec()
+}
+
 async fn start(limits: &str) -> (Running, HttpBackend) {
     let mut federation = Federation::new();
-    let set = kopuro::schema::extract(kopuro::proto::DESCRIPTORS, &[CIVIL]).unwrap();
+    let set = plain(&kopuro::schema::extract(kopuro::proto::DESCRIPTORS, &[CIVIL]).unwrap());
     federation.add_service(PEOPLE, CIVIL, &set);
     federation.grants.push_str(&format!(
         "[[grant]]\nconsumer = \"{DESK}\"\nprovider = \"people\"\nservice = \"{CIVIL}\"\nmethods = [\"*\"]\n\
          legal_basis = {{ code = \"law-1\", text = \"Мыйзам № 1\" }}\n"
+    ));
+    federation.grants.push_str(&format!(
+        "[[grant]]\nconsumer = \"{CLERK}\"\nprovider = \"people\"\nservice = \"{CIVIL}\"\nmethods = [\"GetPerson\"]\n\
+         fields = [\"person.pin\"]\nlegal_basis = {{ code = \"law-1\", text = \"Мыйзам № 1\" }}\n"
     ));
     federation.write_files(limits);
     let port = free_port();
@@ -89,6 +126,10 @@ async fn a_caller_of_grpc_does_not_see_the_difference() {
     let mut client = CivilRegistryClient::new(running.desk().await);
     let mut asked = Request::new(GetPersonRequest { pin: "123".into() });
     asked.metadata_mut().insert("x-case", "7".parse().unwrap());
+    // What would mean something else to a service of HTTP than to one of gRPC.
+    for misleading in ["x-http-method-override", "expect", "range", "cookie", "content-encoding", "x-forwarded-for"] {
+        asked.metadata_mut().insert(misleading, "100-continue".parse().unwrap());
+    }
     asked.set_timeout(Duration::from_secs(5));
     let answer = client.get_person(asked).await.unwrap();
     assert_eq!(answer.metadata().get("x-register").unwrap(), "7");
@@ -104,7 +145,11 @@ async fn a_caller_of_grpc_does_not_see_the_difference() {
         (DESK, "law-1", "7")
     );
     assert!((1..=5_000).contains(&header("connect-timeout-ms").parse::<u64>().unwrap()));
-    assert!(!seen.headers.keys().any(|name| name.as_str().starts_with("grpc-") || name == "te"), "{seen:?}");
+    let of_http = ["host", "accept", "connect-timeout-ms", "user-agent"];
+    let others = seen.headers.keys().filter(|name| !of_http.contains(&name.as_str()));
+    let mut others: Vec<&str> = others.map(http::HeaderName::as_str).collect();
+    others.sort_unstable();
+    assert_eq!(others, ["kopuro-consumer", "kopuro-exchange", "kopuro-provider", "kopuro-purpose", "x-case"]);
     for node in [&running.consumer, &running.provider] {
         assert_eq!(Running::entries(node).last().unwrap().outcome(), Outcome::Ok);
     }
@@ -217,6 +262,12 @@ async fn json_on_both_sides() {
         let told = web.get(&format!("/openapi/{CIVIL}.json"), &[]).await.json();
         assert_eq!(told["paths"]["/v1/persons/{pin}"]["get"]["operationId"], "GetPerson_1");
     }
+    // What the grant does not open does not come in JSON either, and the caller is told.
+    let clerk = running.federation.issue(CLERK);
+    let mut web = Web::http1(&running.federation, address, &clerk).await;
+    let answer = web.get("/v1/persons/123", &[]).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "person": { "pin": "123" } })), "{answer:?}");
+    assert_eq!(answer.header("trailer-kopuro-withheld"), "2", "{answer:?}");
     running.stop().await;
 }
 

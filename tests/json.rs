@@ -185,6 +185,7 @@ async fn errors_are_told_as_connect_tells_them() {
             (UNARY, &[("kopuro-exchange", "x")], 400, "RESERVED_METADATA"),
             (UNARY, &[("kopuro-provider", "KG/GOV/1/desk")], 404, "PROVIDER_UNKNOWN"),
             (EXPAND, &[], 501, "MALFORMED_CALL"),
+            (UNARY, &[("sec-fetch-site", "cross-site")], 403, "CROSS_SITE"),
         ] {
             let before = Running::entries(&running.consumer).len();
             let answer = web.post(path, headers, blob("x")).await;
@@ -351,7 +352,7 @@ async fn no_second_request_is_smuggled() {
         (format!("content-length: 0\r\ncontent-length: {size}\r\n\r\n"), hidden),
         (format!("content-length: 0, {size}\r\n\r\n"), hidden),
         (format!("content-length: +{size}\r\n\r\n"), hidden),
-        (format!("content-length: -1\r\n\r\n"), hidden),
+        ("content-length: -1\r\n\r\n".to_owned(), hidden),
         ("transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n".to_owned(), hidden),
         ("transfer-encoding: xchunked\r\n\r\n0\r\n\r\n".to_owned(), hidden),
         ("transfer-encoding : chunked\r\n\r\n0\r\n\r\n".to_owned(), hidden),

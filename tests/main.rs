@@ -2,6 +2,7 @@
 
 mod audit;
 mod audit_through_node;
+mod catalogue;
 mod config;
 mod cosigners;
 mod demo;
@@ -43,9 +44,14 @@ mod refusals;
 mod reload;
 mod retention;
 mod same_member;
+mod schema;
+mod schema_breaking;
+mod schema_neighbours;
 mod services;
 mod subject_access;
 mod subjects;
 mod telemetry;
+mod typed;
+mod typing_config;
 mod witness;
 mod witness_process;

@@ -369,7 +369,6 @@ async fn a_citizen_is_shown_the_slots_that_hold_themselves_and_learns_who_opened
 }
 
 /// Calls with an annotated subject in the request, and nothing in the back-end or in metadata: the citizen's journal is complete.
-#[ignore = "nodes do not yet take subjects from messages"]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_annotated_subject_makes_a_journal_complete_with_no_work_by_the_agency() {
     use crate::harness::probe::ProbeClient;

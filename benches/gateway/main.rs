@@ -27,6 +27,7 @@ mod rows;
 mod run;
 mod soak;
 mod targets;
+mod typed;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

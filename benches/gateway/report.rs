@@ -14,6 +14,7 @@ use crate::proofs::ProofCost;
 use crate::publish::PublicRates;
 use crate::rows::{DIRECT, NGINX, Rows};
 use crate::targets::Verdict;
+use crate::typed::TypedCost;
 
 /// One window of one row, or the median of several.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -117,6 +118,7 @@ pub(crate) struct Idle {
 pub(crate) const LOG: &str = "log";
 pub(crate) const PUBLICATION: &str = "publication";
 pub(crate) const PROOFS: &str = "proofs";
+pub(crate) const TYPED: &str = "typed";
 pub(crate) const PLAIN_FILE: &str = "plain file";
 
 /// Appends that wait for durability, with nothing of a gateway around them.
@@ -160,6 +162,7 @@ pub(crate) struct Report {
     pub(crate) log: Vec<LogLine>,
     pub(crate) public: Option<PublicRates>,
     pub(crate) proofs: Option<ProofCost>,
+    pub(crate) typed: Option<TypedCost>,
 }
 
 impl Report {
@@ -190,6 +193,7 @@ impl Report {
             log: Vec::new(),
             public: None,
             proofs: None,
+            typed: None,
         }
     }
 
@@ -291,6 +295,18 @@ impl Report {
                 proofs.make_us,
                 proofs.check_us,
                 proofs.checkpoint_us
+            );
+        }
+        if let Some(typed) = self.typed {
+            println!(
+                "\na message of {} bytes by its plan, one thread: {:.0} ns checked ({:.2} GB/s), {:.0} ns masked by half ({:.2} GB/s); \
+                 decoded to a DynamicMessage {:.0} ns",
+                typed.bytes,
+                typed.check_ns,
+                typed.gb_per_s(typed.check_ns),
+                typed.mask_ns,
+                typed.gb_per_s(typed.mask_ns),
+                typed.decode_ns
             );
         }
         println!("\nidle memory");

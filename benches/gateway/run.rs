@@ -7,10 +7,10 @@ use anyhow::Result;
 use crate::load::{self, Measured};
 use crate::plan::{Plan, Scenario};
 use crate::process::{Memory, Process};
-use crate::report::{LOG, PROOFS, PUBLICATION, Report, Sample};
+use crate::report::{LOG, PROOFS, PUBLICATION, Report, Sample, TYPED};
 use crate::rows::{Row, Rows, Selection};
 use crate::targets;
-use crate::{log, proofs, publish};
+use crate::{log, proofs, publish, typed};
 
 /// Measures everything in `plan`, writes the report and prints it.
 pub(crate) async fn run(plan: &Plan, selection: &Selection) -> Result<()> {
@@ -39,6 +39,9 @@ pub(crate) async fn run(plan: &Plan, selection: &Selection) -> Result<()> {
     }
     if selection.holds(PROOFS) {
         report.proofs = Some(proofs::measure(folder.path()).await?);
+    }
+    if selection.holds(TYPED) {
+        report.typed = Some(typed::measure()?);
     }
     report.finish();
     let targets = targets::judge(&report);

@@ -36,6 +36,8 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
         cpu(report, "two nodes, log on: CPU per exchange of each ≤ 1.2 of nginx's at 64 in flight", TWO_NODES, 1.2),
         latency(report),
         proofs(report),
+        typed(report),
+        masked(report),
         idle(report),
         peak(report),
     ]
@@ -72,6 +74,21 @@ fn proofs(report: &Report) -> Verdict {
     let figure = report.proofs.map(|proofs| proofs.exchange_us());
     let figures: Vec<_> = figure.iter().map(|figure| format!("{figure:.1} µs")).collect();
     verdict(target, figure.map(|figure| figure < 60.0), &figures)
+}
+
+fn typed(report: &Report) -> Verdict {
+    let target = "plans: check and extract 1 kB of 20 fields ≥ 1 GB/s a core, and ≥ 15 times as fast as decoding";
+    let reached = report.typed.map(|typed| typed.gb_per_s(typed.check_ns) >= 1.0 && typed.times_as_fast() >= 15.0);
+    let figure = |typed: crate::typed::TypedCost| {
+        format!("{:.2} GB/s, {:.1} times", typed.gb_per_s(typed.check_ns), typed.times_as_fast())
+    };
+    verdict(target, reached, &Vec::from_iter(report.typed.map(figure)))
+}
+
+fn masked(report: &Report) -> Verdict {
+    let target = "plans: a mask that drops half ≥ 500 MB/s a core";
+    let rate = report.typed.map(|typed| typed.gb_per_s(typed.mask_ns) * 1e3);
+    verdict(target, rate.map(|rate| rate >= 500.0), &Vec::from_iter(rate.map(|rate| format!("{rate:.0} MB/s"))))
 }
 
 /// The dearest process of `row` over nginx, at the worse of one and eight connections.

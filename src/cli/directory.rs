@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use prost_reflect::DescriptorPool;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::schema::{annotations, set};
 use crate::trust::directory::{Directory, DirectoryError, SignedDirectory};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
@@ -357,9 +357,12 @@ fn set_name(digest: &[u8; 32]) -> String {
 }
 
 fn check_service(bytes: &[u8], service: &str) -> Result<(), String> {
-    let pool = DescriptorPool::decode(bytes).map_err(|error| format!("not a descriptor set: {error}"))?;
+    let pool = set::read(bytes).map_err(|faults| format!("not a descriptor set: {}", set::words(&faults)))?;
     match pool.get_service_by_name(service) {
-        Some(_) => Ok(()),
+        Some(found) => match annotations::check(&found).first() {
+            None => Ok(()),
+            Some(error) => Err(error.to_string()),
+        },
         None => Err(format!("the descriptor set has no service {service}")),
     }
 }

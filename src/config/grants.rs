@@ -13,7 +13,8 @@ use serde::Deserialize;
 use super::document::{ConfigError, Document, Problem, Severity, Step};
 use crate::policy::{Grant, Rule};
 use crate::trust::identity::MemberId;
-use entry::{EntryReader, GrantEntry, RuleEntry};
+pub(super) use entry::GrantEntry;
+use entry::{EntryReader, RuleEntry};
 
 /// Reads every `*.toml` of a folder, by name, as this member's grants. A folder that is not there grants nothing.
 pub fn load_grants(folder: &Path, member: &MemberId) -> Result<Vec<Grant>, ConfigError> {
@@ -114,6 +115,16 @@ pub(super) fn read_grants(folder: &Path, member: &MemberId, problems: &mut Vec<P
         }
     }
     grants
+}
+
+/// Reads the one grant of a request.
+pub(super) fn read_one(
+    document: &Rc<Document>,
+    entry: GrantEntry,
+    member: &MemberId,
+    problems: &mut Vec<Problem>,
+) -> Option<Grant> {
+    EntryReader::new(document, "grant", 0, member, problems).grant(entry)
 }
 
 pub(super) fn read_outbound(file: &Path, member: &MemberId, problems: &mut Vec<Problem>) -> Vec<Placed<Rule>> {

@@ -12,6 +12,7 @@ mod grants;
 mod limits;
 mod private;
 mod publish;
+pub mod request;
 pub(crate) mod units;
 mod watch;
 mod witness;

@@ -16,9 +16,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::exchange::{GatheringRecorder, Recording};
 use super::framing::{FramingError, Meter, Totals};
 use super::own::OwnAnswer;
 use super::refusal::Refusal;
+use super::typed::JudgedStream;
 use super::untaken::{Given, Untaken};
 
 /// An error whose type the next hop does not need to know.
@@ -43,7 +45,7 @@ pub(super) enum Outgoing {
     /// One message, collected.
     Whole(Whole),
     /// Messages as they come.
-    Stream(MeteredRequest),
+    Stream(Box<MeteredRequest>),
 }
 
 /// An answer's body on its way back.
@@ -98,6 +100,10 @@ pub(super) enum CollectError {
 pub(super) struct MeteredRequest {
     inner: Arriving,
     progress: Arc<Progress>,
+    judged: JudgedStream,
+    recorder: GatheringRecorder,
+    /// What was gathered and has to be durable before more passes.
+    recording: Option<Recording>,
     end: End,
     trailers: Option<HeaderMap>,
 }
@@ -202,6 +208,20 @@ impl Whole {
         Self { bytes: message.len(), first: Some(message), ..Self::default() }
     }
 
+    /// All of it in one piece, which it keeps. Copies only where it came in several.
+    pub(super) fn joined(&self) -> Bytes {
+        match (&self.first, self.rest.front()) {
+            (first, None) => first.clone().unwrap_or_default(),
+            (first, Some(_)) => {
+                let mut whole = bytes::BytesMut::with_capacity(self.bytes);
+                for chunk in first.iter().chain(&self.rest) {
+                    whole.extend_from_slice(chunk);
+                }
+                whole.freeze()
+            }
+        }
+    }
+
     /// All of it in one piece.
     pub(super) fn take(&mut self) -> Bytes {
         let first = self.pop().unwrap_or_default();
@@ -280,9 +300,33 @@ impl Drop for Held {
 
 impl MeteredRequest {
     /// Follows `inner`, whose messages may have `limit` bytes each.
-    pub(super) fn new(inner: Arriving, limit: u32, end: End) -> (Self, Arc<Progress>) {
+    pub(super) fn new(
+        inner: Arriving,
+        limit: u32,
+        judged: JudgedStream,
+        recorder: GatheringRecorder,
+        end: End,
+    ) -> (Self, Arc<Progress>) {
         let progress = Arc::new(Progress { meter: Mutex::new(Meter::new(limit)), failure: OnceLock::new() });
-        (Self { inner, progress: progress.clone(), end, trailers: None }, progress)
+        let this = Self { inner, progress: progress.clone(), judged, recorder, recording: None, end, trailers: None };
+        (this, progress)
+    }
+
+    /// What may go on of the messages that have come; pending until what was gathered of them is durable.
+    fn poll_judged(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Refusal>>> {
+        loop {
+            if let Some(recording) = &mut self.recording {
+                let recorded = ready!(recording.as_mut().poll(cx));
+                self.recording = None;
+                if let Err(refusal) = recorded {
+                    return Poll::Ready(Some(Err(refusal)));
+                }
+            }
+            self.recording = self.recorder.record();
+            if self.recording.is_none() {
+                return Poll::Ready(self.judged.pop().map(Ok));
+            }
+        }
     }
 
     /// All messages have passed.
@@ -291,6 +335,9 @@ impl MeteredRequest {
             Ok(totals) => totals,
             Err(error) => return Poll::Ready(Some(Err(self.fail(Refusal::framing(error, "request"))))),
         };
+        if let Err(refusal) = self.judged.judge.finish() {
+            return Poll::Ready(Some(Err(self.fail(refusal))));
+        }
         loop {
             match std::mem::replace(&mut self.end, End::Done) {
                 End::Plain | End::Done => return Poll::Ready(None),
@@ -344,15 +391,23 @@ impl Body for MeteredRequest {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         while !matches!(this.end, End::Proving(_) | End::Done) {
+            match ready!(this.poll_judged(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Err(refusal)) => return Poll::Ready(Some(Err(this.fail(refusal)))),
+                None => {}
+            }
             let problem = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 None => break,
                 Some(Err(error)) => Refusal::of_request(error),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
-                        match meter.push(&data) {
-                            Ok(()) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                            Err(error) => Refusal::framing(error, "request"),
+                        let metered = {
+                            let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
+                            meter.push(&data).map_err(|error| Refusal::framing(error, "request"))
+                        };
+                        match metered.and_then(|()| this.judged.push(data)) {
+                            Ok(()) => continue,
+                            Err(refusal) => refusal,
                         }
                     }
                     // gRPC requests have no trailers; between nodes they carry a proof.
@@ -405,7 +460,7 @@ impl Body for Outgoing {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(whole) => Poll::Ready(whole.pop().map(|chunk| Ok(Frame::data(chunk)))),
-            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Stream(stream) => Pin::new(stream.as_mut()).poll_frame(cx),
         }
     }
 

@@ -16,8 +16,10 @@ use super::forward::Hop;
 use super::leg::{self, Leg, Next, Plan};
 use super::metadata::{self, CallMetadata};
 use super::refusal::Refusal;
+use super::typed::Types;
 use super::view::View;
 use crate::log::entry::Side;
+use crate::policy::Denial;
 use crate::schema::Service;
 use crate::trust::identity::{Identity, SystemId};
 
@@ -85,6 +87,12 @@ fn authorise(
     let rule = view.outbound.decide(consumer, &provider, &exchange.service, &exchange.method).map_err(denied)?;
     let purpose = call.purpose.clone().or_else(|| rule.purpose.clone());
     purpose.clone().unwrap_or_default().clone_into(&mut exchange.legal_basis);
+    if purpose.as_deref().is_some_and(|purpose| !method.is_for(purpose)) {
+        return Err(denied(Denial::PurposeNotAllowed));
+    }
+    exchange.schema = Some(method.schema);
+    let unusable = |error| Refusal::unusable(&exchange.service, &exchange.method, error);
+    let plans = method.open_plans().map_err(unusable)?.clone();
     exchange.class = method.publication(rule.publication);
 
     let next = if provider.member() == &view.member {
@@ -101,6 +109,7 @@ fn authorise(
     Ok(Plan {
         consumer: consumer.clone(),
         provider,
+        types: Types { plans, name_withheld: false },
         method,
         call: CallMetadata { purpose, ..call },
         next,

@@ -8,15 +8,19 @@
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
 
 mod accept;
+mod ask;
 mod body;
+mod catalogue;
 mod consumer;
 mod exchange;
 mod forward;
 mod framing;
+mod grant_plans;
 mod http_json;
 mod leg;
 mod metadata;
 mod node;
+mod node_grants;
 mod node_log;
 pub mod ordinary;
 mod own;
@@ -30,6 +34,7 @@ mod reload;
 mod stall;
 pub mod status;
 mod strangers;
+mod typed;
 mod untaken;
 mod upstream;
 mod view;

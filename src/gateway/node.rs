@@ -22,7 +22,9 @@ use uuid::Uuid;
 use super::Gateway;
 use super::accept::Listener;
 use super::body::Budget;
+use super::catalogue::CatalogueService;
 use super::exchange::{self, Recorder};
+use super::node_grants::NodeGrantsService;
 use super::node_log::{self, NodeLogService};
 use super::ordinary::{Health, Reflection};
 use super::own::OwnServices;
@@ -169,7 +171,7 @@ impl Node {
         reload::tell_expiry(&metrics, &files.loaded);
         let connections = Connections::default();
         let (peer_logs, contradictions) = PeerLogs::new(config.node.data.join("peers"));
-        let view = View::new(&config, &files.loaded, &connections, &peer_logs)?;
+        let view = View::new(&config, &files.loaded, &connections, &peer_logs, None)?;
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
         let gateway = Arc::new(Gateway {
             view: ArcSwap::from_pointee(view),
@@ -459,7 +461,8 @@ fn own_services(
         });
         NodeLogService::new(log.clone(), is_node)
     });
-    Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log))
+    let asked = (CatalogueService::new(gateway, reflection.own().clone()), NodeGrantsService::new(gateway));
+    Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log, asked))
 }
 
 /// Services that a system may call, as far as this node's outbound list says; and subject access, where it is granted.

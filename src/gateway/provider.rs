@@ -18,8 +18,10 @@ use super::metadata::{self, NodeMetadata};
 use super::proofs;
 use super::recent::RecentError;
 use super::refusal::Refusal;
+use super::typed::Types;
 use super::view::View;
 use crate::log::entry::Side;
+use crate::policy::Denial;
 use crate::trust::identity::Identity;
 
 /// Carries a call of another member's node.
@@ -123,11 +125,19 @@ fn authorise(
     let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
 
     let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
-    let grant = view
+    let (number, grant) = view
         .grants
-        .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
+        .decide_numbered(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
         .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
+    // Not only the grant's: what the types' author allows may have been narrowed since.
+    if !method.is_for(&grant.legal_basis.code) {
+        return Err(denied(Denial::PurposeNotAllowed));
+    }
+    exchange.schema = Some(method.schema);
+    let plans = view.plans.of(number, method_name);
+    let plans = plans.map_err(|error| Refusal::unusable(service_name, method_name, error))?;
+    let types = Types { plans: plans.clone(), name_withheld: grant.name_withheld };
     exchange.class = method.publication(grant.publication);
     exchange.class.check_recorded(node.publication).map_err(denied)?;
 
@@ -136,7 +146,7 @@ fn authorise(
         .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
     let next = backend.next(&method, Hop::Backend(provider.clone()))?;
     let bounds = gateway.bounds(&method, call.timeout, started);
-    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit, proven })
+    Ok(Plan { consumer: node.consumer, provider, method, call, types, next, bounds, permit, proven })
 }
 
 /// The caller is a node of the directory.

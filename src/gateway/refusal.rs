@@ -11,9 +11,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::body::BoxError;
 use super::framing::FramingError;
 use super::metadata::MetadataError;
+use super::typed::ENCODINGS;
+use crate::log::further::Direction;
 use crate::policy::Denial;
 use crate::proto::kopuro::log::v1::Side;
 use crate::schema::json::JsonError;
+use crate::schema::plan::Violation;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 
 /// The domain of our `ErrorInfo`.
@@ -135,10 +138,71 @@ impl Refusal {
                 Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", format!("{direction}: {error}"))
             }
             _ if direction == "request" => {
-                Self::new(Code::InvalidArgument, "MALFORMED_MESSAGE", format!("{direction}: {error}"))
+                Self::new(Code::InvalidArgument, "MESSAGE_MALFORMED", format!("{direction}: {error}"))
             }
-            _ => Self::new(Code::Internal, "MALFORMED_MESSAGE", format!("{direction}: {error}")),
+            _ => Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("{direction}: {error}")),
         }
+    }
+
+    /// A message breaks its type's rules, or the grant's. Never holds a value of it.
+    pub(super) fn violation(violation: &Violation, direction: Direction) -> Self {
+        let (code, reason, of) = match (direction, violation) {
+            (Direction::Response, _) => (Code::Internal, "RESPONSE_MALFORMED", "response"),
+            (Direction::Request, Violation::Unknown { .. } | Violation::UnknownType { .. }) => {
+                (Code::InvalidArgument, "UNKNOWN_FIELD", "request")
+            }
+            (Direction::Request, Violation::Rule { .. }) => (Code::InvalidArgument, "RULE_VIOLATED", "request"),
+            (Direction::Request, _) => (Code::InvalidArgument, "MESSAGE_MALFORMED", "request"),
+        };
+        Self::new(code, reason, format!("{of}: {violation}"))
+    }
+
+    /// A compressed message that cannot be read.
+    pub(super) fn compression(direction: Direction, why: &str) -> Self {
+        match direction {
+            Direction::Request => {
+                Self::new(Code::InvalidArgument, "MESSAGE_MALFORMED", format!("request: a compressed message: {why}"))
+            }
+            Direction::Response => {
+                Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("response: a compressed message: {why}"))
+            }
+        }
+    }
+
+    /// A message compressed in a way that the node does not know: it could not look inside.
+    pub(super) fn encoding_unknown(direction: Direction, name: &str) -> Self {
+        match direction {
+            Direction::Request => Self::new(
+                Code::Unimplemented,
+                "ENCODING_UNKNOWN",
+                format!("request: messages may come as {ENCODINGS}, not as {name:?}"),
+            ),
+            Direction::Response => Self::new(
+                Code::Internal,
+                "RESPONSE_MALFORMED",
+                format!("response: compressed as {name:?}, which was not accepted"),
+            ),
+        }
+    }
+
+    /// A compressed message that is too large when it is not.
+    pub(super) fn decompressed_too_large(direction: Direction, limit: u32) -> Self {
+        let of = if direction == Direction::Request { "request" } else { "response" };
+        let what = format!("{of}: a compressed message has more than the limit of {limit} bytes");
+        Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", what)
+    }
+
+    /// Metadata and message speak of different people.
+    pub(super) fn subject_mismatch() -> Self {
+        let what = "metadata kopuro-subject names somebody whom the request is not about: leave it out, the node takes \
+                    the subject from the message";
+        Self::new(Code::InvalidArgument, "SUBJECT_MISMATCH", what)
+    }
+
+    /// The types cannot be judged by: nothing passes.
+    pub(super) fn unusable(service: &str, method: &str, why: impl std::fmt::Display) -> Self {
+        let what = format!("{service}/{method}: the grant or the types cannot be used, so nothing passes: {why}");
+        Self::new(Code::FailedPrecondition, "GRANT_UNUSABLE", what)
     }
 
     /// The sender of a request stopped in the middle.
@@ -172,6 +236,12 @@ impl Refusal {
     /// A request in another protocol than gRPC that breaks that protocol's rules.
     pub(super) fn protocol(code: Code, what: impl Into<String>) -> Self {
         Self::new(code, "MALFORMED_CALL", what)
+    }
+
+    /// Asked by a page of another site, in a browser that holds the system's certificate.
+    pub(super) fn cross_site() -> Self {
+        let what = "a page of another site may not call with this system's certificate";
+        Self::new(Code::PermissionDenied, "CROSS_SITE", what)
     }
 
     /// No method has this address.

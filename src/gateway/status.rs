@@ -10,8 +10,6 @@ use tokio::sync::watch;
 
 use super::Gateway;
 use super::exchange::{Recorder, unix_ms};
-use super::upstream::Upstream;
-use super::view::Backend;
 use crate::log::Checkpoint;
 use crate::telemetry::{Health, RefusalSeen};
 use crate::trust::identity::Identity;
@@ -109,23 +107,17 @@ impl StatusSource {
         let view = gateway.view();
         let health = self.health.now();
         let contradicting = gateway.peer_logs.contradicting();
-        let destination = |name: String, upstream: &Upstream| DestinationStatus {
-            address: upstream.address().to_owned(),
-            connections: upstream.open_connections(),
-            failing: upstream.has_just_failed(),
+        let destination = |name: String, (address, connections, failing): (&str, usize, bool)| DestinationStatus {
+            address: address.to_owned(),
+            connections,
+            failing,
             contradicts: contradicting.contains(&name),
             name,
         };
-        let backend = |name: String, backend: &Backend| match backend {
-            Backend::Grpc(upstream) => destination(name, upstream),
-            Backend::HttpJson(backend) => {
-                let (address, connections) = backend.at_a_glance();
-                DestinationStatus { name, address, connections, failing: false, contradicts: false }
-            }
-        };
         let mut peers: Vec<_> =
-            view.all_peers().map(|peer| destination(peer.identity.to_string(), &peer.upstream)).collect();
-        let mut backends: Vec<_> = view.all_backends().map(|(system, to)| backend(system.to_string(), to)).collect();
+            view.all_peers().map(|peer| destination(peer.identity.to_string(), peer.upstream.standing())).collect();
+        let mut backends: Vec<_> =
+            view.all_backends().map(|(system, backend)| destination(system.to_string(), backend.standing())).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         backends.sort_by(|a, b| a.name.cmp(&b.name));
         let log = match &gateway.recorder {

@@ -196,9 +196,9 @@ impl Upstream {
         }
     }
 
-    /// Where it is, `host:port`.
-    pub(super) fn address(&self) -> &str {
-        &self.address
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        (&self.address, self.open_connections(), self.has_just_failed())
     }
 
     /// Open connections at this moment.

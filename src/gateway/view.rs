@@ -15,6 +15,7 @@ use crate::trust::tls;
 
 use super::exchange::unix_ms;
 use super::forward::Hop;
+use super::grant_plans::GrantPlans;
 use super::http_json::HttpJson;
 use super::leg::Next;
 use super::node::NodeError;
@@ -32,14 +33,15 @@ pub(crate) struct View {
     pub(super) directory: Arc<Directory>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) grants: Arc<Grants>,
+    pub(super) plans: GrantPlans,
     pub(super) outbound: Arc<Outbound>,
     pub(super) anchors: Arc<Anchors>,
     /// Of the nodes' listener.
     pub(super) server: Arc<rustls::ServerConfig>,
-    /// The last second at which the node's own chain is valid.
-    pub(super) certificate_until_unix: i64,
     /// Of the systems' listener.
     pub(super) systems_server: Arc<rustls::ServerConfig>,
+    /// The last second at which the node's own chain is valid.
+    pub(super) certificate_until_unix: i64,
     peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Backend>,
 }
@@ -66,6 +68,7 @@ impl View {
         loaded: &Loaded,
         connections: &Connections,
         logs: &PeerLogs,
+        previous: Option<&Self>,
     ) -> Result<Self, NodeError> {
         let limits = UpstreamLimits {
             connections: config.limits.connections_per_peer.get(),
@@ -105,12 +108,17 @@ impl View {
             member: config.node.member.clone(),
             directory: loaded.directory.clone(),
             catalogue: loaded.catalogue.clone(),
+            plans: GrantPlans::new(
+                &loaded.grants,
+                &loaded.catalogue,
+                previous.map(|previous| (&*previous.grants, &previous.plans)),
+            ),
             grants: loaded.grants.clone(),
             outbound: loaded.outbound.clone(),
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
-            certificate_until_unix: loaded.certificate_until_unix,
             systems_server: tls::with_http1(&loaded.server_tls),
+            certificate_until_unix: loaded.certificate_until_unix,
             peers,
             backends,
         })
@@ -176,6 +184,14 @@ impl View {
 }
 
 impl Backend {
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        match self {
+            Self::Grpc(upstream) => upstream.standing(),
+            Self::HttpJson(backend) => backend.standing(),
+        }
+    }
+
     /// As the next hop of a call of this method.
     pub(super) fn next(&self, method: &Method, hop: Hop) -> Result<Next, Refusal> {
         match self {

@@ -405,6 +405,15 @@ mod tests {
             let opened = OpenedEntry { hidden: bytes.clone().into(), ..OpenedEntry::default() };
             let _ = (is_hidden(&bytes), Private::read(&bytes).is_some(), verify_opened(&opened, &bytes).is_ok());
             let _ = Seen::new(bytes.clone().into(), Some(&bytes)).whole();
+            if let Some(private) = Private::read(&bytes) {
+                prop_assert!(private.subjects().iter().all(|(slot, _)| private.open_at(*slot).is_some()));
+            }
+            // Three further fields of these bytes: all of them subjects, or none.
+            let fields = (9..12).map(|slot| PrivateField { slot, value: bytes.clone().into() }).collect();
+            let half = PrivateFields { key: vec![7; 32].into(), fields }.encode_to_vec();
+            let private = Private::read(&half).unwrap();
+            prop_assert_eq!(private.further(), [9, 10, 11]);
+            prop_assert!(matches!(private.subjects().len(), 0 | 3));
         }
     }
 }

@@ -66,12 +66,12 @@ fn inside(path: &str) -> String {
 
 /// Reads a message; `limit` is the largest JSON that is taken, in bytes. Names that the type has not are refused.
 pub fn read(message: &MessageDescriptor, json: &[u8], limit: usize) -> Result<DynamicMessage, JsonError> {
-    read_with(message, json, limit, DeserializeOptions::new())
+    read_with(message, json, limit, &DeserializeOptions::new())
 }
 
 /// The same, passing over names that the type has not.
 pub fn read_leniently(message: &MessageDescriptor, json: &[u8], limit: usize) -> Result<DynamicMessage, JsonError> {
-    read_with(message, json, limit, DeserializeOptions::new().deny_unknown_fields(false))
+    read_with(message, json, limit, &DeserializeOptions::new().deny_unknown_fields(false))
 }
 
 /// Reads a value that is no JSON text of its own but one string of it: of a query or a path.
@@ -104,7 +104,7 @@ fn read_with(
     message: &MessageDescriptor,
     json: &[u8],
     limit: usize,
-    options: DeserializeOptions,
+    options: &DeserializeOptions,
 ) -> Result<DynamicMessage, JsonError> {
     if json.len() > limit {
         return Err(JsonError::TooLarge(limit));
@@ -116,7 +116,7 @@ fn read_with(
     let mut track = Track::new();
     let mut text = serde_json::Deserializer::from_slice(json);
     let reading = serde_path_to_error::Deserializer::new(&mut text, &mut track);
-    let read = Seed(message, &options).deserialize(reading).and_then(|read| text.end().map(|()| read));
+    let read = Seed(message, options).deserialize(reading).and_then(|read| text.end().map(|()| read));
     read.map_err(|error| explain(message, &error, &track.path()))
 }
 

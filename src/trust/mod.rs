@@ -9,6 +9,7 @@ pub mod directory;
 pub mod enrolment;
 pub mod file;
 pub mod identity;
+pub mod jws;
 pub mod note;
 pub mod pki;
 pub mod policy;

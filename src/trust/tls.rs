@@ -87,6 +87,13 @@ impl Credentials {
         claimed_identity(self.chain.first().ok_or(CertificateError::Missing)?)
     }
 
+    /// Signs with the key, if it is one for this scheme. As the scheme writes signatures: ECDSA in DER.
+    pub(super) fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Option<Vec<u8>>, TlsError> {
+        let certified = ResolvesClientCert::resolve(&*self.key, &[], &[]);
+        let signer = certified.and_then(|certified| certified.key.choose_scheme(&[scheme]));
+        Ok(signer.map(|signer| signer.sign(message)).transpose()?)
+    }
+
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key_pem: &[u8],

@@ -22,7 +22,7 @@ import echo_pb2
 import echo_pb2_grpc
 import grpc
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PROVIDER_MEMBER = "KG/GOV/70000005"
 CONSUMER_MEMBER = "KG/GOV/70000006"
 PROVIDER = f"{PROVIDER_MEMBER}/echo"
@@ -223,7 +223,7 @@ en = "Exchange of data between state bodies"
     def describe(self, path):
         """The service's types, as protoc says them."""
         wellknown = Path(grpc_tools.__file__).parent / "_proto"
-        arguments = ["protoc", f"-I{HERE}", f"-I{wellknown}", "--include_imports",
+        arguments = ["protoc", f"-I{HERE}", f"-I{HERE.parents[1] / 'proto'}", f"-I{wellknown}", "--include_imports",
                      f"--descriptor_set_out={self.folder / path}", str(HERE / "echo.proto")]
         if protoc.main(arguments) != 0:
             raise AssertionError("protoc failed")

@@ -18,7 +18,7 @@ use crate::trust::identity::{MemberId, SystemId};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GrantEntry {
+pub(in crate::config) struct GrantEntry {
     consumer: String,
     provider: String,
     service: String,
@@ -80,6 +80,13 @@ struct DelayedEntry {
 enum When {
     Text(String),
     Native(toml::value::Datetime),
+}
+
+impl GrantEntry {
+    /// Whose service it is, as it is written.
+    pub(in crate::config) fn provider(&self) -> &str {
+        &self.provider
+    }
 }
 
 /// Reads one entry: each part gives its value, or a problem and nothing.

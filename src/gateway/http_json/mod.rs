@@ -25,7 +25,7 @@ use super::forward::Bounds;
 use super::framing::PREFIX;
 use super::refusal::Refusal;
 use super::upstream::{Connections, UpstreamLimits};
-use super::web::call::gunzip;
+use super::web::call::{crosses, gunzip};
 use crate::config::Endpoint;
 use crate::schema::Method;
 use crate::schema::http::{Rule, Written};
@@ -45,11 +45,6 @@ pub(super) struct HttpJson {
 }
 
 impl HttpJson {
-    /// Where it is, and how many connections to it are open and carry nothing now.
-    pub(super) fn at_a_glance(&self) -> (String, usize) {
-        (self.pool.address(), self.pool.idle())
-    }
-
     /// At `endpoint`, called `name` in messages; over TLS unless `tls` is none.
     pub(super) fn new(
         name: String,
@@ -61,6 +56,12 @@ impl HttpJson {
         let host = HeaderValue::from_str(&endpoint.authority())?;
         let pool = Pool::new(name.clone(), endpoint.clone(), tls, limits, all);
         Ok(Self { name, host, pool: Arc::new(pool) })
+    }
+
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        let address = self.host.to_str().unwrap_or_default();
+        (address, self.pool.open(), self.pool.has_just_failed())
     }
 
     /// Makes a call, and gRPC of its answer.
@@ -96,7 +97,7 @@ impl HttpJson {
     ) -> Result<Request<Full<Bytes>>, Refusal> {
         let (parts, outgoing) = request.into_parts();
         let Outgoing::Whole(mut whole) = outgoing else { return Err(Refusal::backend_cannot_stream(&method.path)) };
-        let message = unframed(whole.take(), &parts.headers, bounds.message)?;
+        let message = unframed(&whole.take(), &parts.headers, bounds.message)?;
         let message = DynamicMessage::decode(method.descriptor.input(), message).map_err(|_| {
             let error = json::JsonError::Message(method.descriptor.input().full_name().to_owned());
             Refusal::json(&error)
@@ -129,24 +130,25 @@ impl HttpJson {
     }
 }
 
-/// Metadata are headers; gRPC's own are not sent, the deadline is told as Connect tells it.
+/// Metadata are headers; the deadline is told as Connect tells it. What means something to HTTP is the node's to say, not the caller's.
 fn headers_for(headers: &mut HeaderMap, bounds: &Bounds) {
-    let grpc: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            name.as_str().starts_with("grpc-") || name.as_str().starts_with("accept") || name.as_str() == "te"
-        })
-        .cloned()
-        .collect();
-    for name in grpc.into_iter().chain([CONTENT_TYPE]) {
+    let not: Vec<HeaderName> =
+        headers.keys().filter(|name| !crosses(name.as_str()) || misleads(name.as_str())).cloned().collect();
+    for name in not {
         headers.remove(name);
     }
     let left = bounds.deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, 9_999_999_999);
     headers.insert("connect-timeout-ms", HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
 }
 
+/// By which some services take a request for another one, or for somebody else's.
+fn misleads(name: &str) -> bool {
+    matches!(name, "x-real-ip" | "x-original-url" | "x-rewrite-url" | "x-method-override")
+        || name.starts_with("x-http-method")
+}
+
 /// The one message of a request.
-fn unframed(framed: Bytes, headers: &HeaderMap, limit: u32) -> Result<Bytes, Refusal> {
+fn unframed(framed: &Bytes, headers: &HeaderMap, limit: u32) -> Result<Bytes, Refusal> {
     let message = framed.slice(PREFIX.min(framed.len())..);
     match (framed.first(), headers.get("grpc-encoding").map(HeaderValue::as_bytes)) {
         (Some(0), _) => Ok(message),

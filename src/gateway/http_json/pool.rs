@@ -1,7 +1,7 @@
 //! Connections of HTTP/1.1, one call at a time on each. So many at once are open at most; a call waits for one within its deadline.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -28,8 +28,13 @@ const PER_CONNECTION: usize = 16;
 /// How long a connection that was in use may take to be ready again.
 const READY: Duration = Duration::from_millis(100);
 
+/// How long a failed attempt is told of.
+const JUST_NOW: Duration = Duration::from_millis(250);
+
 /// hyper takes no less for a head.
 const SMALLEST_BUFFER: usize = 64 << 10;
+
+type Connection = (SendRequest<Full<Bytes>>, Arc<Link>);
 
 /// A back-end's connections.
 #[derive(Debug)]
@@ -40,7 +45,10 @@ pub(super) struct Pool {
     limits: UpstreamLimits,
     all: Connections,
     places: Arc<Semaphore>,
-    idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Arc<Link>)>>,
+    most: usize,
+    idle: Mutex<Vec<Connection>>,
+    /// When the last attempt to connect failed, if it did.
+    failed: Mutex<Option<Instant>>,
 }
 
 /// A connection that carries a call; idle again when it is [`given back`](Busy::give_back).
@@ -59,19 +67,10 @@ impl Pool {
         limits: UpstreamLimits,
         all: Connections,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(limits.connections.saturating_mul(PER_CONNECTION)));
+        let most = limits.connections.saturating_mul(PER_CONNECTION).min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(most));
         let tls = tls.map(|tls| tls::only_http1(&tls));
-        Self { name, endpoint, tls, limits, all, places, idle: Mutex::default() }
-    }
-
-    /// Where it is, `host:port`.
-    pub(super) fn address(&self) -> String {
-        self.endpoint.authority()
-    }
-
-    /// Open connections that carry nothing now.
-    pub(super) fn idle(&self) -> usize {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
+        Self { name, endpoint, tls, limits, all, places, most, idle: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Sends a request. It is tried again, once, only when hyper hands it back unsent: its connection had just been closed.
@@ -103,11 +102,24 @@ impl Pool {
         }
     }
 
+    /// Open connections at this moment.
+    pub(super) fn open(&self) -> usize {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(sender, _)| !sender.is_closed());
+        idle.len() + self.most.saturating_sub(self.places.available_permits())
+    }
+
+    /// Whether the last attempt to connect failed, and just now.
+    pub(super) fn has_just_failed(&self) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_some_and(|when| when.elapsed() < JUST_NOW)
+    }
+
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Refusal {
         Refusal::broken_off(&self.name, Code::Unavailable, why)
     }
 
-    async fn take_idle(&self) -> Option<(SendRequest<Full<Bytes>>, Arc<Link>)> {
+    async fn take_idle(&self) -> Option<Connection> {
         loop {
             let (mut sender, link) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             let ready = tokio::time::timeout(READY, sender.ready()).await;
@@ -117,11 +129,12 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Arc<Link>), Refusal> {
+    async fn connect(&self) -> Result<Connection, Refusal> {
         let connected = match tokio::time::timeout(self.limits.connect_timeout, self.dial()).await {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no connection within {:?}", self.limits.connect_timeout)),
         };
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = connected.is_err().then(Instant::now);
         connected.map_err(|why| {
             let why = format!("{}: {why}", self.endpoint.authority());
             tracing::warn!(destination = %self.name, error = %why, "cannot connect");
@@ -132,7 +145,7 @@ impl Pool {
         })
     }
 
-    async fn dial(&self) -> Result<(SendRequest<Full<Bytes>>, Arc<Link>), BoxError> {
+    async fn dial(&self) -> Result<Connection, BoxError> {
         let tcp = TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await?;
         tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return self.handshake(tcp, Vec::new()).await };
@@ -141,11 +154,7 @@ impl Pool {
         self.handshake(stream, peer).await
     }
 
-    async fn handshake<T>(
-        &self,
-        io: T,
-        peer: Vec<CertificateDer<'static>>,
-    ) -> Result<(SendRequest<Full<Bytes>>, Arc<Link>), BoxError>
+    async fn handshake<T>(&self, io: T, peer: Vec<CertificateDer<'static>>) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

@@ -23,7 +23,7 @@ use crate::gateway::ordinary::own_descriptors;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::view::View;
 use crate::log::entry::Side;
-use crate::schema::http::Rule;
+use crate::schema::http::{Pairs, Rule};
 use crate::schema::json;
 
 /// JSON may be so many times as long as the largest message: names and digits take more room than protobuf's tags.
@@ -197,7 +197,7 @@ pub(super) fn request(mut parts: Parts, path: &str, timeout: Option<Duration>, b
 }
 
 /// Of a request's headers those are metadata that are not HTTP's, gRPC's or Connect's, nor such as a browser adds by itself.
-fn crosses(name: &str) -> bool {
+pub(in crate::gateway) fn crosses(name: &str) -> bool {
     const NOT: [&str; 20] = [
         "accept",
         "connection",
@@ -279,7 +279,7 @@ pub(super) async fn reply(response: Response<Answer>, room: &Room) -> Reply {
         strip(map);
     }
     let result = match status {
-        Some(status) if status.code() == Code::Ok => match unframed(whole.take(), compressed, room.message) {
+        Some(status) if status.code() == Code::Ok => match unframed(&whole.take(), compressed, room.message) {
             Some(message) => Ok(message),
             None => internal("it has no message, or one that is compressed in a way that was not asked for"),
         },
@@ -289,20 +289,20 @@ pub(super) async fn reply(response: Response<Answer>, room: &Room) -> Reply {
     Reply { headers, trailers, result }
 }
 
-/// Leaves of gRPC's headers only metadata.
+/// Leaves of gRPC's headers only metadata, and nothing that would tell a browser what to do.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    let not: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("grpc-") || name.as_str().starts_with("content-"))
-        .cloned()
-        .collect();
+    const NOT: [&str; 6] =
+        ["alt-svc", "clear-site-data", "location", "refresh", "set-cookie", "strict-transport-security"];
+    const NOT_WITH: [&str; 3] = ["access-control-", "content-", "grpc-"];
+    let goes = |name: &str| NOT.contains(&name) || NOT_WITH.iter().any(|prefix| name.starts_with(prefix));
+    let not: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
     for name in not {
         headers.remove(name);
     }
 }
 
 /// The one message of an answer.
-fn unframed(framed: Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
+fn unframed(framed: &Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
     let flag = *framed.first()?;
     let message = framed.slice(PREFIX.min(framed.len())..);
     match flag {
@@ -313,7 +313,7 @@ fn unframed(framed: Bytes, gzip: bool, limit: u32) -> Option<Bytes> {
 }
 
 /// The names and values of a query, decoded.
-pub(super) fn query(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
+pub(super) fn query(query: &str) -> Result<Pairs<'_>, Refusal> {
     let decoded = |text: &'_ str| -> Result<String, Refusal> {
         let spaces = text.replace('+', " ");
         let decoded = percent_encoding::percent_decode_str(&spaces).decode_utf8();

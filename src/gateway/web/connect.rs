@@ -44,7 +44,7 @@ pub(super) async fn unary(
     let asked = target.method.as_ref().ok_or_else(|| Refusal::no_route(&parts.method)).and_then(|method| {
         one_each(method)?;
         let (input, room) = (method.input(), room.clone());
-        let gzip = is_gzip(&parts.headers, CONTENT_ENCODING)?;
+        let gzip = is_gzip(&parts.headers, &CONTENT_ENCODING)?;
         Ok(call::made(async move {
             let mut whole = room.gather(body).await?;
             let bytes = plain(whole.take(), gzip, &room)?;
@@ -99,7 +99,7 @@ pub(super) async fn stream(
             let what = "the method streams in both directions: that needs HTTP/2";
             return Err(Refusal::protocol(Code::Unimplemented, what));
         }
-        let gzip = is_gzip(&parts.headers, HeaderName::from_static(STREAM_ENCODING))?;
+        let gzip = is_gzip(&parts.headers, &HeaderName::from_static(STREAM_ENCODING))?;
         Ok(envelope::requests(body, codec, method.input(), gzip, room.clone()))
     });
     let response = carry(listener, caller, &target, parts, asked).await;
@@ -220,8 +220,8 @@ fn compress(body: &[u8]) -> Option<Bytes> {
 }
 
 /// Whether a body is compressed, in the one way that is understood.
-pub(super) fn is_gzip(headers: &HeaderMap, name: HeaderName) -> Result<bool, Refusal> {
-    match headers.get(&name).map(HeaderValue::as_bytes) {
+pub(super) fn is_gzip(headers: &HeaderMap, name: &HeaderName) -> Result<bool, Refusal> {
+    match headers.get(name).map(HeaderValue::as_bytes) {
         None | Some(b"" | b"identity") => Ok(false),
         Some(b"gzip") => Ok(true),
         Some(_) => {

@@ -5,10 +5,8 @@
 //! protobuf bytes are what is recorded and what crosses. Out: that call's answer in the caller's protocol. What breaks a protocol's
 //! rules is refused on the same way, so it is recorded like any other refusal.
 //!
-//! - [`connect`]: the Connect protocol, unary (POST and GET) and streaming, JSON and protobuf.
-//! - [`rest`]: the paths of `google.api.http`.
-//! - [`grpc_web`]: gRPC-Web.
-//! - [`openapi`]: what may be called, described.
+//! [`connect`] is the Connect protocol, unary (POST and GET) and streaming, in JSON and protobuf; [`rest`] the paths of
+//! `google.api.http`; [`grpc_web`] gRPC-Web; [`openapi`] describes what may be called.
 //!
 //! A request's body is read only once the call is authorised. Nothing is buffered beyond the limit of one message, and all of it
 //! counts among what the node holds.
@@ -61,6 +59,10 @@ pub(super) async fn answer(listener: &Listener, caller: &Arc<Caller>, request: R
         return openapi::answer(listener, caller, &view, &request, asked);
     }
     let target = Target::of(&view, request.uri().path(), request.headers());
+    if is_cross_site(request.headers()) {
+        let (refusal, status) = (Refusal::cross_site(), http::StatusCode::FORBIDDEN);
+        return connect::refuse(listener, caller, target, request, refusal, status).await;
+    }
     match spoken(&request) {
         Some(Spoken::GrpcWeb) => grpc_web::call(listener, caller, request).await,
         Some(Spoken::ConnectStream(codec)) => connect::stream(listener, caller, target, codec, request).await,
@@ -91,6 +93,12 @@ fn spoken(request: &Request<Arriving>) -> Option<Spoken> {
         http::Method::GET => Some(Spoken::ConnectGet),
         _ => None,
     }
+}
+
+/// Whether a browser says that a page of elsewhere asks (<https://www.w3.org/TR/fetch-metadata/>). It would use the certificate that it
+/// holds, and the exchange would be the system's.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 /// The content type without its parameters: JSON is UTF-8 whatever they say.

@@ -15,8 +15,6 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::view::View;
 use crate::schema::http::{BodyOf, Found, Route};
 
-const CONTENT_ENCODING: http::HeaderName = http::header::CONTENT_ENCODING;
-
 /// Answers whatever has a path that is no method's own.
 pub(super) async fn call(
     listener: &Listener,
@@ -68,11 +66,11 @@ async fn carry(
             break 'asked Err(Refusal::protocol(Code::Unimplemented, what));
         }
         let has_body = rule.body != BodyOf::Nothing;
-        let gzip = match connect::is_gzip(&parts.headers, CONTENT_ENCODING) {
+        let gzip = match connect::is_gzip(&parts.headers, &http::header::CONTENT_ENCODING) {
             Ok(gzip) => gzip,
             Err(refusal) => break 'asked Err(refusal),
         };
-        if has_body && !matches!(media_type(&parts.headers), "" | "application/json") {
+        if has_body && !body.is_end_stream() && media_type(&parts.headers) != "application/json" {
             status = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             break 'asked Err(Refusal::protocol(Code::InvalidArgument, "the content-type is not application/json"));
         }

@@ -11,6 +11,8 @@ mod routes;
 mod template;
 mod write;
 
+use std::borrow::Cow;
+
 use http::Method as Verb;
 use prost_reflect::{
     Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, ReflectMessage, Value,
@@ -76,6 +78,9 @@ pub enum BodyOf {
     /// One field; what is neither there nor in the path is in the query.
     Field(FieldDescriptor),
 }
+
+/// Names and values of a query, decoded.
+pub type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 /// The way to a field.
 type FieldPath = Vec<FieldDescriptor>;
@@ -168,7 +173,7 @@ impl Rule {
             if !of_body && !self.variables.contains(way) {
                 match field.kind() {
                     Kind::Message(inner) if !is_text(&inner) => {
-                        let recursive = way[..way.len() - 1].iter().any(|above| *above == field);
+                        let recursive = way[..way.len() - 1].contains(&field);
                         if !field.is_list() && !field.is_map() && !recursive && way.len() < DEEPEST {
                             self.collect_query(&inner, way, found);
                         }

@@ -121,3 +121,54 @@ fn what_is_written_is_read_again() {
     let message = DynamicMessage::decode(rule.input.clone(), asked.encode_to_vec().as_slice()).unwrap();
     assert_eq!(rule.write_request(&message, 1000).unwrap().target, "/v1/persons/..%2Fadmin%3Fx%3D1%23");
 }
+
+#[test]
+fn a_route_is_found_by_what_says_most() {
+    use std::collections::HashMap;
+
+    use crate::schema::{Catalogue, ServiceOffer, digest};
+
+    let set = bytes::Bytes::from_static(crate::proto::DESCRIPTORS);
+    let descriptors = digest(&set);
+    let offer = |service: &str, provider: &str| ServiceOffer {
+        service: service.into(),
+        provider: provider.parse().unwrap(),
+        descriptors,
+    };
+    let offers = [
+        offer("kg.civil.v1.CivilRegistry", "KG/GOV/1/a"),
+        offer("kg.civil.v1.CivilRegistry", "KG/GOV/2/b"),
+        offer("kg.social.v1.SocialFund", "KG/GOV/3/c"),
+    ];
+    let catalogue = Catalogue::new(offers, &HashMap::from([(descriptors, set)]));
+    assert!(catalogue.problems().is_empty(), "{:?}", catalogue.problems());
+    let found = |verb: &Verb, path: &str| {
+        let found = catalogue.routes().find(verb, path);
+        let mut names: Vec<String> =
+            found.iter().map(|f| format!("{} {}", f.route.provider, f.route.method.descriptor.name())).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(found(&Verb::GET, "/v1/persons/1"), ["KG/GOV/1/a GetPerson", "KG/GOV/2/b GetPerson"]);
+    assert_eq!(found(&Verb::GET, "/v1/persons/1/pension"), ["KG/GOV/3/c GetPension"]);
+    assert_eq!(found(&Verb::GET, "/v1/changes:watch"), ["KG/GOV/1/a WatchChanges", "KG/GOV/2/b WatchChanges"]);
+    assert_eq!(found(&Verb::GET, "/v1/changes"), ["KG/GOV/1/a ListChanges", "KG/GOV/2/b ListChanges"]);
+    assert!(found(&Verb::POST, "/v1/persons/1").is_empty());
+    assert!(found(&Verb::GET, "v1/persons/1").is_empty() && found(&Verb::GET, "").is_empty());
+
+    // Two that match: the literal one counts, whichever came first; and a rule alike is no better than its like.
+    let routes = |paths: &[&str]| {
+        let mut routes = Routes::default();
+        let some = &catalogue.routes().find(&Verb::GET, "/v1/persons/1")[0];
+        for path in paths {
+            let rule =
+                Rule { template: Template::parse(path).unwrap(), variables: Vec::new(), ..(*some.route.rule).clone() };
+            routes.add(Route { rule: std::sync::Arc::new(rule), ..some.route.clone() });
+        }
+        let found = routes.find(&Verb::GET, "/v1/x/y");
+        found.iter().map(|found| found.route.rule.template.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(routes(&["/v1/{a}/y", "/v1/x/y", "/{b=**}"]), ["/v1/x/y"]);
+    assert_eq!(routes(&["/{b=**}", "/v1/{a=**}", "/v1/{a}/y"]), ["/v1/{a}/y"]);
+    assert_eq!(routes(&["/v1/{a}/y", "/v1/{b}/y"]).len(), 2);
+}

@@ -85,7 +85,7 @@ fn put(paths: &mut Map<String, Value>, path: &str, verb: &str, operation: Value)
 fn connect(method: &MethodDescriptor, types: &mut Types) -> Value {
     let streams = method.is_client_streaming() || method.is_server_streaming();
     let content_type = if streams { "application/connect+json" } else { "application/json" };
-    let mut operation = operation(method, method.name().to_owned());
+    let mut operation = operation(method, method.name());
     operation["requestBody"] =
         json!({ "required": true, "content": { content_type: { "schema": types.reference(&method.input()) } } });
     operation["parameters"] = headers();
@@ -99,7 +99,7 @@ fn connect(method: &MethodDescriptor, types: &mut Types) -> Value {
 
 /// The method by a path of its annotation.
 fn rest(method: &MethodDescriptor, rule: &Rule, index: usize, types: &mut Types) -> Value {
-    let mut operation = operation(method, format!("{}_{}", method.name(), index + 1));
+    let mut operation = operation(method, &format!("{}_{}", method.name(), index + 1));
     let mut parameters: Vec<Value> = Vec::new();
     for (name, way) in rule.template.fields().zip(rule.path_fields()) {
         if let Some(field) = way.last() {
@@ -146,7 +146,7 @@ fn rest(method: &MethodDescriptor, rule: &Rule, index: usize, types: &mut Types)
     operation
 }
 
-fn operation(method: &MethodDescriptor, id: String) -> Value {
+fn operation(method: &MethodDescriptor, id: &str) -> Value {
     let mut operation = json!({ "operationId": id, "tags": [method.parent_service().name()] });
     set(&mut operation, "description", of_method(method));
     let said = MethodAnnotations::of(method);

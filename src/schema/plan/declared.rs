@@ -67,10 +67,21 @@ pub(super) fn collect(root: &MessageDescriptor, options: &PlanOptions) -> Result
     if let Some(wrong) = categories.iter().flat_map(|all| all.iter()).find(|category| !is_category(category)) {
         return Err(PlanError::NoSuchCategory { message: root.full_name().to_owned(), category: wrong.clone() });
     }
-    let mut collector = Collector { root, options, categories, indices: HashMap::new(), waiting: Vec::new() };
+    let mut collector =
+        Collector { root, options, categories, indices: HashMap::new(), waiting: Vec::new(), by_any: false };
     collector.index(root);
-    let (mut types, mut in_any, mut fields) = (Vec::new(), Vec::new(), 0);
-    while let Some(message) = collector.waiting.get(types.len()).cloned() {
+    let (mut types, mut in_any, mut fields): (Vec<Type>, Vec<usize>, usize) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let Some(message) = collector.waiting.get(types.len()).cloned() else {
+            // All that the root's fields lead to; and now, what an `Any` among it may hold.
+            if collector.by_any || !types.iter().any(|found| found.any) {
+                break;
+            }
+            collector.by_any = true;
+            let all = root.parent_pool().all_messages().filter(|message| !message.is_map_entry());
+            in_any = all.map(|message| collector.index(&message)).collect();
+            continue;
+        };
         let declared = collector.declare(&message)?;
         fields += declared.fields.len();
         if collector.waiting.len() > MAX_NODES {
@@ -78,10 +89,6 @@ pub(super) fn collect(root: &MessageDescriptor, options: &PlanOptions) -> Result
         }
         if fields > MAX_FIELDS {
             return Err(collector.too_large("fields", MAX_FIELDS));
-        }
-        if declared.any && in_any.is_empty() {
-            let all = message.parent_pool().all_messages().filter(|message| !message.is_map_entry());
-            in_any = all.map(|message| collector.index(&message)).collect();
         }
         types.push(declared);
     }
@@ -96,6 +103,8 @@ struct Collector<'a> {
     indices: HashMap<String, usize>,
     /// By index.
     waiting: Vec<MessageDescriptor>,
+    /// Only an `Any` leads to what comes now.
+    by_any: bool,
 }
 
 impl Collector<'_> {
@@ -265,7 +274,7 @@ impl Collector<'_> {
             }
             field.withheld = self.categories.is_some_and(|allowed| !allowed.contains(category));
         }
-        if field.group && field.required {
+        if field.group && field.required && !self.by_any {
             return Err(PlanError::RequiredGroup {
                 message: message.full_name().to_owned(),
                 field: field.name.to_string(),

@@ -18,6 +18,7 @@ const MAX_NAMINGS: u32 = 4 * MAX_WITHHELD_PATHS as u32;
 
 impl Walk<'_, '_> {
     /// A field of note has come, and is well formed.
+    #[inline(never)]
     pub(super) fn special(&mut self, slot: Slot, value: &[u8], seen: &mut Seen, counts: &mut [usize]) -> Walked<()> {
         if slot.has(NOTED) {
             self.note(slot, value)?;
@@ -79,6 +80,7 @@ impl Walk<'_, '_> {
     }
 
     /// What must hold at a message's end.
+    #[inline(never)]
     pub(super) fn ends(&self, node: &Node, seen: &Seen, counts: &[usize]) -> Walked<()> {
         for end in &node.ends {
             let (index, judged) = match end {
@@ -116,6 +118,7 @@ impl Walk<'_, '_> {
     }
 
     /// Drops a field that does not go on.
+    #[inline(never)]
     pub(super) fn withhold(&mut self, slot: Slot, frame: &Frame<'_>, start: usize, end: usize) {
         self.cuts.cut(frame, start, end);
         self.found.withheld += 1;
@@ -132,6 +135,7 @@ impl Walk<'_, '_> {
     }
 
     /// Drops a field that is not known.
+    #[inline(never)]
     pub(super) fn strip(&mut self, node: &Node, frame: &Frame<'_>, number: u32, start: usize, end: usize) {
         self.cuts.cut(frame, start, end);
         self.found.withheld += 1;

@@ -292,6 +292,7 @@ impl<'p> Walk<'p, '_> {
 
     /// A closed enum's field has a number that the enum does not: as if the field were unknown. In the entry of a map, the
     /// whole entry is.
+    #[inline(never)]
     fn not_in_enum(
         &mut self,
         node: &Node,
@@ -312,6 +313,7 @@ impl<'p> Walk<'p, '_> {
     }
 
     /// A field that the type does not know.
+    #[inline(never)]
     fn unknown(&mut self, node: &Node, frame: &Frame<'_>, number: u32, start: usize, end: usize) -> Walked<()> {
         match node.unknown {
             UnknownFields::Refuse => return Err(Fault::unknown(number)),
@@ -322,6 +324,7 @@ impl<'p> Walk<'p, '_> {
     }
 
     /// What a `google.protobuf.Any` holds, by the name in it.
+    #[inline(never)]
     fn held_by_any(&self, node: &Node, buf: &[u8], mut pos: usize) -> Walked<Held<'p>> {
         let (mut url, mut is_empty): (&[u8], _) = (&[], true);
         while pos < buf.len() {

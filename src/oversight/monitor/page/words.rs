@@ -14,7 +14,7 @@ pub enum Language {
 }
 
 impl Language {
-    pub(super) const ALL: [Self; 3] = [Self::Kyrgyz, Self::Russian, Self::English];
+    pub(crate) const ALL: [Self; 3] = [Self::Kyrgyz, Self::Russian, Self::English];
 
     /// By `lang=` in the query of a URL, else by the first that an `Accept-Language` header names and we have.
     pub fn choose(query: Option<&str>, accepts: Option<&str>) -> Self {
@@ -25,7 +25,7 @@ impl Language {
         asked.or_else(|| accepts.unwrap_or_default().split(',').find_map(of)).unwrap_or(Self::Kyrgyz)
     }
 
-    pub(super) fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Kyrgyz => "ky",
             Self::Russian => "ru",
@@ -33,7 +33,7 @@ impl Language {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kyrgyz => "Кыргызча",
             Self::Russian => "Русский",

@@ -10,7 +10,9 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use super::*;
 
 mod checks;
+mod generate;
 mod masks;
+mod oracle;
 
 /// Compiles files of .proto, by name.
 pub(super) fn pool(files: &[(&str, &str)]) -> DescriptorPool {
