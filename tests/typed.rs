@@ -213,7 +213,10 @@ async fn categories_hold_on_streams_and_through_compression() {
     assert_eq!(Person::decode(unary.into_inner().value).unwrap().name, "");
     // Little on the wire, and far over the limit once it is unpacked.
     let bomb = ProbeClient::new(desk.clone()).gzip().unary(vec![0; 32 << 20]).await.unwrap_err();
-    assert_eq!((bomb.code(), reason(&bomb)), (Code::ResourceExhausted, Some(("MESSAGE_TOO_LARGE".into(), "consumer".into()))));
+    assert_eq!(
+        (bomb.code(), reason(&bomb)),
+        (Code::ResourceExhausted, Some(("MESSAGE_TOO_LARGE".into(), "consumer".into())))
+    );
     running.stop().await;
 }
 
@@ -235,7 +238,10 @@ async fn what_the_types_do_not_know_goes_by_the_grants_word() {
     }
     let mut running = federation("unknown_fields = \"pass\"\nunknown_response_fields = \"refuse\"\n").start("").await;
     let status = ProbeClient::new(running.desk().await).unary(bytes(&stranger)).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status)), (Code::Internal, Some(("RESPONSE_MALFORMED".into(), "provider".into()))));
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Internal, Some(("RESPONSE_MALFORMED".into(), "provider".into())))
+    );
     running.stop().await;
 }
 
@@ -248,16 +254,26 @@ async fn a_message_in_mid_stream_that_does_not_fit_ends_the_call() {
     let ruled_out = Blob { value: bytes(&Person { pin: "12x4".into(), ..aisha() }).into() };
     for (bad, why, side) in [(broken, "MESSAGE_MALFORMED", "consumer"), (ruled_out, "RULE_VIOLATED", "provider")] {
         let status = probe.collect(tokio_stream::iter([good.clone(), bad, good.clone()])).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status)), (Code::InvalidArgument, Some((why.into(), side.into()))), "{status:?}");
+        assert_eq!(
+            (status.code(), reason(&status)),
+            (Code::InvalidArgument, Some((why.into(), side.into()))),
+            "{status:?}"
+        );
     }
     // A back-end that answers what its type does not have.
     let status = ProbeClient::new(running.desk().await).with("x-do", "big").unary("0202").await.unwrap_err();
-    assert_eq!((status.code(), reason(&status)), (Code::Internal, Some(("RESPONSE_MALFORMED".into(), "provider".into()))));
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Internal, Some(("RESPONSE_MALFORMED".into(), "provider".into())))
+    );
     let status = match probe.expand(None).await {
         Ok(answers) => answers.into_inner().next().await.unwrap().unwrap_err(),
         Err(status) => status,
     };
-    assert_eq!((status.code(), reason(&status)), (Code::Internal, Some(("RESPONSE_MALFORMED".into(), "provider".into()))));
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Internal, Some(("RESPONSE_MALFORMED".into(), "provider".into())))
+    );
     for node in [&running.consumer, &running.provider] {
         let entries: Vec<Entry> = Running::entries_until(node, |entries| {
             entries.iter().filter(|entry| entry.outcome() == Outcome::Failed).count() >= 3
@@ -289,7 +305,8 @@ async fn a_stream_about_many_people_names_all_of_them() {
                 if field.slot == Slot::Subject as i32 {
                     named.insert(String::from_utf8(field.value.to_vec()).unwrap());
                 } else if field.slot >= 9
-                    && let Some(further_field::Field::Subject(who)) = FurtherField::decode(&field.value[..]).unwrap().field
+                    && let Some(further_field::Field::Subject(who)) =
+                        FurtherField::decode(&field.value[..]).unwrap().field
                 {
                     named.insert(String::from_utf8(who.to_vec()).unwrap());
                 }
@@ -318,7 +335,10 @@ async fn a_new_mask_is_taken_up_without_dropping_a_call() {
     .await;
     // A mask that cannot be: the one in force stays.
     write_whole(&path, format!("{grants}fields = [\"value.nothing\"]\n").as_bytes());
-    assert!(running.provider.reload().await.is_err() || Person::decode(probe.unary(bytes(&aisha())).await.unwrap().into_inner().value).unwrap() == only_name);
+    assert!(
+        running.provider.reload().await.is_err()
+            || Person::decode(probe.unary(bytes(&aisha())).await.unwrap().into_inner().value).unwrap() == only_name
+    );
     let answer = probe.unary(bytes(&aisha())).await;
     let value = answer.map(|answer| Person::decode(answer.into_inner().value).unwrap());
     assert!(value.as_ref().map_or(true, |person| *person == only_name), "never more than was granted: {value:?}");
