@@ -338,8 +338,8 @@ pub fn check_service(service: &ServiceDescriptor, provider: &SystemId) -> Vec<Sc
         let options = |rules| PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules };
         for (message, rules) in [(method.input(), true), (method.output(), false)] {
             if let Err(error) = Plan::compile(&message, &options(rules)) {
-                let (method, provider) = (method.name().to_owned(), provider.clone());
-                problems.push(SchemaError::Plan { service: name(), method, provider, error: Box::new(error) });
+                let (method, provider, error) = (method.name().to_owned(), provider.clone(), Box::new(error));
+                problems.push(SchemaError::Plan { service: name(), method, provider, error });
             }
         }
     }
