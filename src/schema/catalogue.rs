@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use super::{SchemaError, digest};
+use super::{SchemaError, digest, editions};
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
 
@@ -214,7 +214,7 @@ fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaEr
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    DescriptorPool::decode(bytes.clone())
+    editions::pool(bytes)
         .map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), reason: error.to_string() })
 }
 

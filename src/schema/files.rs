@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost_reflect::{DescriptorPool, FileDescriptor};
 use sha2::{Digest, Sha256};
 
-use super::{Catalogue, SchemaError};
+use super::{Catalogue, SchemaError, editions};
 
 /// The name by which the directory knows a descriptor set.
 pub fn digest(set: &[u8]) -> [u8; 32] {
@@ -17,7 +17,7 @@ pub fn digest(set: &[u8]) -> [u8; 32] {
 /// The smallest descriptor set that defines `services`: their files and what those import, dependencies first. The
 /// same input gives the same bytes.
 pub fn extract(set: &[u8], services: &[&str]) -> Result<Vec<u8>, SchemaError> {
-    let pool = DescriptorPool::decode(set)
+    let pool = editions::pool(set)
         .map_err(|error| SchemaError::BadSet { digest: hex::encode(digest(set)), reason: error.to_string() })?;
     let mut files = Vec::new();
     let mut seen = HashSet::new();

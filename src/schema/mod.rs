@@ -9,6 +9,7 @@
 
 pub mod annotations;
 mod catalogue;
+pub mod editions;
 mod files;
 pub mod plan;
 
