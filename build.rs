@@ -3,18 +3,21 @@
 
 use std::path::{Path, PathBuf};
 
-use prost::Message;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut files = Vec::new();
     collect(Path::new("proto"), &mut files)?;
     files.sort();
 
-    let descriptors = protox::compile(&files, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // As protox encodes them: prost's own types would lose the annotations.
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
+    let mut descriptors = compiler.file_descriptor_set();
+    // Only options: what is annotated with them generates nothing that needs them.
+    descriptors.file.retain(|file| !matches!(file.package(), "buf.validate" | "google.api" | "kopuro.options.v1"));
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

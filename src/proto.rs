@@ -29,6 +29,13 @@ pub mod kopuro {
             tonic::include_proto!("kopuro.node.v1");
         }
     }
+    /// `kopuro.catalogue`.
+    pub mod catalogue {
+        /// `kopuro.catalogue.v1`: what a system may call.
+        pub mod v1 {
+            tonic::include_proto!("kopuro.catalogue.v1");
+        }
+    }
     /// `kopuro.audit`.
     pub mod audit {
         /// `kopuro.audit.v1`: the auditor's API.

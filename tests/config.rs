@@ -40,12 +40,12 @@ refuse_free = "1B"
 endpoint = "https://127.0.0.1:9001"
 "#;
 
-const GRANT: &str = r#"[[grant]]
+pub(crate) const GRANT: &str = r#"[[grant]]
 consumer = "KG/GOV/70000006/tax-service"
 provider = "civil-registry"
 service = "kg.civil.v1.CivilRegistry"
 methods = ["GetPerson"]
-legal_basis = { code = "tax-code-52", text = "Tax Code, article 52" }
+legal_basis = { code = "NK-54-2", text = "Tax Code, article 54, part 2" }
 "#;
 
 const OUTBOUND: &str = r#"[[allow]]
@@ -56,16 +56,16 @@ methods = ["GetPerson"]
 "#;
 
 /// A folder with everything that the node of the civil registry needs.
-struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
     civil_ca: Authority,
     council: Signer,
-    directory: Directory,
+    pub(crate) directory: Directory,
     now: OffsetDateTime,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = OffsetDateTime::now_utc();
         let mut root = Authority::create_root("KG", now).unwrap();
         let mut civil_ca = root.issue_member_ca(&member(CIVIL), now).unwrap();
@@ -103,15 +103,15 @@ impl Site {
         self.write_secret("node.key", &issued.key_pem);
     }
 
-    fn sign_directory(&self) {
+    pub(crate) fn sign_directory(&self) {
         self.write("directory.note", &self.council.sign(&self.directory.to_text()).unwrap());
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
 
@@ -121,7 +121,7 @@ impl Site {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.path(name)).unwrap();
         assert!(text.contains(from), "{from} is not in {name}");
         self.write(name, &text.replacen(from, to, 1));
@@ -132,17 +132,17 @@ impl Site {
     }
 
     /// What the node would load with this directory in force.
-    fn load(&self) -> Result<Loaded, String> {
+    pub(crate) fn load(&self) -> Result<Loaded, String> {
         self.reload(None)
     }
 
-    fn reload(&self, previous: Option<&Loaded>) -> Result<Loaded, String> {
+    pub(crate) fn reload(&self, previous: Option<&Loaded>) -> Result<Loaded, String> {
         let signed = SignedDirectory { note: String::new(), directory: self.directory.clone() };
         config::recheck(&self.config(), &signed, previous).map_err(|error| error.to_string())
     }
 
     /// The problems, without the folder's name.
-    fn problems(&self) -> String {
+    pub(crate) fn problems(&self) -> String {
         let text = match self.load() {
             Ok(loaded) => loaded.warnings.iter().map(|warning| format!("{warning}\n")).collect(),
             Err(problems) => problems,
@@ -150,7 +150,7 @@ impl Site {
         text.replace(&format!("{}/", self.folder.path().display()), "")
     }
 
-    fn check(&self) -> Output {
+    pub(crate) fn check(&self) -> Output {
         Command::new(env!("CARGO_BIN_EXE_kopuro"))
             .args(["node", "--check", "--config"])
             .arg(self.path("node.toml"))
@@ -191,6 +191,7 @@ fn directory(now: OffsetDateTime, council: &Signer, log_key: &Signer, descriptor
         systems: vec![System { id: provider.clone() }, System { id: member(TAX).system("tax-service").unwrap() }],
         services: vec![Service { name: SERVICE.into(), provider, descriptors }],
         auditors: vec![],
+        purposes: vec![],
     }
 }
 
@@ -505,7 +506,7 @@ fn a_reload_keeps_what_rate_limits_have_counted() {
     };
     let first = site.load().unwrap();
     assert_eq!((decide(&first), decide(&first)), (Ok(()), Ok(())));
-    site.write("grants/more.toml", &GRANT.replace("GetPerson", "GetFamily"));
+    site.write("grants/more.toml", &GRANT.replace("GetPerson", "GetResidence"));
     let second = site.reload(Some(&first)).unwrap();
     assert_eq!(second.grants.len(), 2);
     assert!(matches!(decide(&second), Err(Denial::RateLimited { .. })));

@@ -1,15 +1,11 @@
 //! The demo, as a stranger runs it: once, with every log verified; and staying up, with the three commands that it
 //! tells people to paste.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::Command;
+
+use crate::harness::demo::StandingDemo;
 
 const KOPURO: &str = env!("CARGO_BIN_EXE_kopuro");
-
-/// For a debug build on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn once_makes_exchanges_and_verifies_every_log() {
@@ -35,6 +31,14 @@ fn once_makes_exchanges_and_verifies_every_log() {
         let note = std::fs::read_to_string(published.join("checkpoint")).unwrap();
         assert!(note.contains("\n— witness.public-council.kg.example "), "{note}");
     }
+    // And the portal of all four, which tells nothing of this machine.
+    let portal = folder.path().join("demo/published/portal");
+    assert!(portal.join("index.html").exists() && portal.join("app.js").exists());
+    for file in ["portal.json", "report.json"] {
+        let text = std::fs::read_to_string(portal.join(file)).unwrap();
+        assert!(text.contains("../70000001/") && !text.contains(folder.path().to_str().unwrap()), "{text}");
+        assert!(!text.contains("127.0.0.1"), "{text}");
+    }
     // Almost every exchange leaves two entries in each of two logs.
     assert!(last["entries"].as_u64().unwrap() > 800, "{last}");
     for reason in ["GRANT_EXPIRED", "GRANT_MISSING", "METHOD_NOT_GRANTED", "OUTBOUND_NOT_ALLOWED"] {
@@ -52,36 +56,12 @@ fn a_folder_with_something_in_it_is_refused() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// A demo that stays up; it is stopped however the test ends.
-struct Standing(Child);
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_commands_it_shows_work_while_it_runs_and_ctrl_c_ends_it() {
     let folder = tempfile::tempdir().unwrap();
-    let child = Command::new(KOPURO)
-        .args(["demo", "--exchanges", "60", "--dir"])
-        .arg(folder.path().join("demo"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut demo = Standing(child);
-    let stdout = BufReader::new(demo.0.stdout.take().unwrap());
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let mut text = String::new();
-    while !text.contains("until Ctrl-C") {
-        text += &lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{error} after {text}"));
-        text.push('\n');
-    }
+    let demo = StandingDemo::start(&folder.path().join("demo"), 60);
 
+    let text = demo.text.clone();
     let commands: Vec<String> = commands(&text);
     assert_eq!(commands.len(), 4, "{text}");
     for (command, expected) in commands.iter().zip(["\"surname\"", "refused", "verified", "verified"]) {
@@ -91,9 +71,7 @@ fn the_commands_it_shows_work_while_it_runs_and_ctrl_c_ends_it() {
         assert!(stdout.to_lowercase().contains(expected), "{command}\n{stdout}");
     }
 
-    let pid = demo.0.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    assert!(demo.0.wait().unwrap().success());
+    demo.interrupt();
 }
 
 /// Lines indented by two begin a command; a backslash continues it.

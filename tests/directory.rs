@@ -1,6 +1,8 @@
 //! The signed directory: its text, what it must not contradict, who must have signed it, and the council's commands.
 
-use kopuro::trust::directory::{Auditor, Directory, DirectoryError, Member, Node, Service, SignedDirectory, System};
+use kopuro::trust::directory::{
+    Auditor, Directory, DirectoryError, Member, Node, Purpose, Service, SignedDirectory, System,
+};
 use kopuro::trust::note::{Note, NoteError, Signer, Verifier};
 use proptest::prelude::*;
 use time::macros::datetime;
@@ -45,10 +47,21 @@ pub(crate) fn directory(version: u64, council: &[&Signer], threshold: usize) -> 
             descriptors: [7; 32],
         }],
         auditors: vec![Auditor { identity: "KG/NGO/1/_auditor/board".parse().unwrap() }],
+        purposes: ["ZR-12-4", "NK-54-2", "NK-54"].map(purpose).into(),
     };
     directory.sort();
     directory.check().unwrap();
     directory
+}
+
+fn purpose(code: &str) -> Purpose {
+    Purpose {
+        code: code.into(),
+        law: "Салык кодекси, \"54-берене\"".into(),
+        ky: "Салык төлөөчүнү текшерүү".into(),
+        ru: "Проверка \\ сверка".into(),
+        en: "To verify a taxpayer".into(),
+    }
 }
 
 pub(crate) fn signed(directory: &Directory, signers: &[&Signer]) -> String {
@@ -124,11 +137,14 @@ proptest! {
         for (index, names) in names.chunks_exact(3).enumerate() {
             let id = format!("KG/COM/{index}").parse().unwrap();
             let [name_ky, name_ru, name_en] = [0, 1, 2].map(|language| names[language].clone());
+            let [ky, ru, en] = [&name_ky, &name_ru, &name_en].map(String::clone);
+            made.purposes.push(Purpose { code: format!("law.{index}"), law: names[0].clone(), ky, ru, en });
             made.members.push(Member { id, name_ky, name_ru, name_en });
         }
         made.sort();
         made.check().unwrap();
-        prop_assert_eq!(Directory::parse_text(&made.to_text()).unwrap(), made);
+        prop_assert_eq!(Directory::parse_text(&made.to_text()).unwrap(), made.clone());
+        prop_assert_eq!(Directory::from_toml(&made.to_toml()).unwrap(), made);
     }
 
     #[test]
@@ -181,6 +197,11 @@ fn contradictions_are_named() {
     refused(&|d| d.services.push(d.services[0].clone()), "service 2: provider");
     refused(&|d| d.auditors[0].identity = "KG/NGO/1/x".parse().unwrap(), "auditor 1: identity");
     refused(&|d| d.auditors[0].identity = "KG/NGO/2/_auditor/x".parse().unwrap(), "KG/NGO/2 is not a listed member");
+    refused(&|d| d.purposes[1].code = "NK 54".into(), "purpose 2: code: \"NK 54\" is not a code");
+    refused(&|d| d.purposes.push(d.purposes[0].clone()), "purpose 4: code: NK-54 is listed twice");
+    refused(&|d| d.purposes[2].law = String::new(), "purpose 3: law: ");
+    refused(&|d| d.purposes[0].ky = " a".into(), "purpose 1: ky: ");
+    refused(&|d| d.purposes[0].en = "a\nb".into(), "purpose 1: en: ");
 }
 
 fn toml_source(council: &[Verifier], descriptors: &str) -> String {
@@ -212,6 +233,13 @@ id = "{CIVIL}/civil-registry"
 name = "kg.civil.v1.CivilRegistry"
 provider = "{CIVIL}/civil-registry"
 descriptors = "{descriptors}"
+
+[[purposes]]
+code = "NK-54-2"
+law = "Tax Code, article 54, part 2"
+ky = "Салык төлөөчүнү текшерүү"
+ru = "Проверка налогоплательщика"
+en = "To verify a taxpayer"
 "#,
         council.join(", ")
     )
@@ -244,6 +272,9 @@ fn toml_errors_name_line_and_field() {
             "directory.toml:24: provider: ",
         ),
         ("descriptors = \"07", "descriptors = \"", "directory.toml:25: descriptors: "),
+        ("code = \"NK-54-2\"", "code = \"NK 54\"", "directory.toml:28: code: \"NK 54\" is not a code"),
+        ("law = \"Tax", "law = \" Tax", "directory.toml:29: law: "),
+        ("ru = \"Проверка налогоплательщика\"\n", "", "directory.toml:27: missing field `ru`"),
         ("name = \"main\"\n", "", "directory.toml:13: missing field `name`"),
     ] {
         let bad = good.replacen(from, to, 1);
@@ -333,7 +364,7 @@ fn the_command_line_of_a_council() {
 
     let first = sign(&["one.key"], "public/directory", &[]);
     assert!(refuse(&first).contains("directory.toml:25: descriptors: civil.binpb: No such file"));
-    std::fs::write(at.join("civil.binpb"), b"\x0a\x00").unwrap();
+    std::fs::write(at.join("civil.binpb"), b"\x0a\x03\x0a\x01a").unwrap();
     assert!(refuse(&first).contains("has no service kg.civil.v1.CivilRegistry"));
     std::fs::write(at.join("civil.binpb"), descriptor_set()).unwrap();
     assert!(run(&first).contains("1 of 3, 1 more needed"));

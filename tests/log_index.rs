@@ -226,7 +226,7 @@ fn entry(id: u8, kind: Kind, outcome: Outcome, variant: u8, hours: i64) -> Entry
 prop_compose! {
     /// Any order of kinds and ids, those of well-behaved gateways and others, with clocks that jump.
     fn any_entry()(
-        id in 0..40_u8, kind in 0..8_i32, outcome in 0..5_i32, variant in 0..8_u8, hours in 0..100_i64,
+        id in 0..40_u8, kind in prop::sample::select(vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 12_i32]), outcome in 0..5_i32, variant in 0..8_u8, hours in 0..100_i64,
     ) -> Entry {
         let kind = Kind::try_from(kind).unwrap();
         let opens = matches!(kind, Kind::RequestSent | Kind::RequestReceived);

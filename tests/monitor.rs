@@ -307,6 +307,60 @@ async fn hidden_entries_are_counted_and_joined_once_they_are_opened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_consumer_hides_more_strictly_than_its_provider_is_not_called_missing() {
+    use kopuro::log::entry::Publication;
+    let logs = Logs::new();
+    // The consumer's rule delays what the provider's grant publishes; each entry of the consumer's also has further people.
+    let (id, at) = (Uuid::now_v7(), NOON);
+    let mut indices = Vec::new();
+    for kind in [Kind::RequestSent, Kind::Subjects, Kind::ResponseReceived] {
+        let mut draft = Logs::draft(kind, id, at);
+        (draft.publication, draft.delay_days) = (Publication::Delayed, 30);
+        draft.outcome = if kind == Kind::ResponseReceived { Outcome::Ok } else { Outcome::Unspecified };
+        draft.schema = Some([1; 32]);
+        indices.push(logs.asked.append(draft.seal()).await.unwrap().index);
+    }
+    for (kind, outcome) in
+        [(Kind::RequestReceived, None), (Kind::Subjects, None), (Kind::Subjects, None), (Kind::ResponseSent, OK)]
+    {
+        let mut draft = Logs::draft(kind, id, at);
+        (draft.outcome, draft.schema) = (outcome.unwrap_or_default(), Some([2; 32]));
+        logs.answered.append(draft.seal()).await.unwrap();
+    }
+    // Hours later another exchange, and one that the consumer really lacks: nothing is hidden then.
+    let later = NOON + 300 * MINUTE;
+    logs.exchange([OK, OK], later).await;
+    let much_later = later + 300 * MINUTE;
+    logs.exchange([OK, OK], much_later).await;
+    let lacks = logs.exchange([None, OK], much_later).await;
+    logs.publish();
+    let mut monitor = logs.monitor();
+    let report = look(&mut monitor, much_later + 60 * MINUTE).await;
+    assert_eq!(told(&report), [("MISSING_AT_CONSUMER", lacks.to_string())], "{report}");
+    assert_eq!((report.exchanges.hidden, report.exchanges.agreed, report.exchanges.other_schemas), (1, 2, 0));
+    assert!(report.to_string().contains("1 that cannot be compared"), "{report}");
+
+    // A restart knows as much; and when it is opened it is compared: the same, by neighbouring versions of the types.
+    drop(monitor);
+    let mut monitor = logs.monitor();
+    assert_eq!(look(&mut monitor, much_later + 61 * MINUTE).await.exchanges.hidden, 1);
+    for index in indices {
+        let opened = much_later + 31 * 24 * 60 * MINUTE;
+        let mut draft = Draft::new(Kind::Opened, Uuid::nil(), opened, &ExchangeKey::generate());
+        draft.opened = kopuro::log::hidden::open(index, &logs.asked.read_private(index).unwrap());
+        logs.asked.append(draft.seal()).await.unwrap();
+    }
+    logs.publish();
+    let report = look(&mut monitor, much_later + 32 * 24 * 60 * MINUTE).await;
+    assert_eq!(
+        (report.exchanges.hidden, report.exchanges.agreed, report.exchanges.other_schemas),
+        (0, 3, 1),
+        "{report}"
+    );
+    assert_eq!(told(&report).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn accusations_and_other_histories_that_peers_have_seen_come_to_light() {
     let logs = Logs::new();
     let id = logs.exchange([OK, OK], NOON).await;
@@ -357,9 +411,10 @@ async fn the_logs_of_real_nodes_match() {
         logs.push(format!("{member}={}#{}", published.display(), running.federation.log_key(member)));
     }
     let state = folder.path().join("state").display().to_string();
+    let report = folder.path().join("report.json").display().to_string();
     let once = |logs: &[&str]| {
         let flags = logs.iter().flat_map(|log| ["--log", log]);
-        let more = ["--state", &state, "--once", "--grace", "0s", "--format", "jsonl"];
+        let more = ["--state", &state, "--once", "--grace", "0s", "--format", "jsonl", "--report", &report];
         kopuro(&["monitor"].into_iter().chain(flags).chain(more).collect::<Vec<_>>())
     };
     let output = once(&[&logs[0], &logs[1]]);
@@ -367,6 +422,9 @@ async fn the_logs_of_real_nodes_match() {
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let round: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((round["type"].as_str(), round["exchanges"]["agreed"].as_u64()), (Some("round"), Some(22)), "{text}");
+    // The same in a file, for the portal.
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!((&kept["exchanges"], &kept["at_unix_ms"]), (&round["exchanges"], &round["at_unix_ms"]));
     running.stop().await;
 }
 

@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 
 use kopuro::log::checkpoint::Checkpoint;
 use kopuro::log::closed::ClosedLog;
-use kopuro::log::entry::{Draft, Kind, Publication, Slot};
+use kopuro::log::entry::further_field::Field;
+use kopuro::log::entry::{CommittedField, Draft, FurtherField, Kind, Publication, Slot};
 use kopuro::log::opening::{FORMAT, OpeningError, OpeningFile};
 use kopuro::log::tile::{Kind as TileKind, Tile};
 use kopuro::log::tree::{Hash, RightEdge};
@@ -31,6 +32,20 @@ fn entry(number: usize) -> Draft {
     let mut draft = draft(Kind::ResponseSent, Uuid::now_v7());
     draft.publication = if number % 3 == 2 { Publication::Sealed } else { Publication::Public };
     draft.set(Slot::User, format!("official {number}")).set(Slot::Sizes, [0, 0, 0, 0, 0, 0, 0, 1].repeat(4));
+    let committed = |path: &str, hashed, values: [&'static [u8]; 2]| CommittedField {
+        path: path.into(),
+        response: true,
+        values: values.map(bytes::Bytes::from_static).into(),
+        hashed,
+    };
+    for field in [
+        Field::Subject(b"20209198714151".as_slice().into()),
+        Field::Committed(committed("person.passport", false, [b"ID1234567", &[0, 255]])),
+        Field::Committed(committed("person.photo", true, [&[7; 32], &[8; 32]])),
+        Field::Beyond(17),
+    ] {
+        assert!(draft.add(&FurtherField { field: Some(field) }));
+    }
     draft
 }
 
@@ -90,6 +105,26 @@ async fn an_entry_is_opened_field_by_field_and_checked_against_the_published_che
     succeeded(&kopuro(folder.path(), &arguments));
     let shown = succeeded(&kopuro(folder.path(), &["check-opening", "hidden.json", "--vkey", &vkey]));
     assert!(shown.contains("CivilRegistry") && shown.contains("request: 1 messages, 1 bytes"), "{shown}");
+
+    // Further fields, each by its number, in words.
+    let fields = ["further-9", "further-10", "further-11", "further-12"].map(|field| ["--field", field]).concat();
+    let arguments = [&["open", "--data", ".", "--index", "4", "-o", "further.json"][..], &fields].concat();
+    succeeded(&kopuro(folder.path(), &arguments));
+    let shown = succeeded(&kopuro(folder.path(), &["check-opening", "further.json", "--vkey", &vkey]));
+    for told in [
+        "  further-9 subject 20209198714151\n",
+        "  further-10 person.passport of the response: \"ID1234567\", 00ff\n",
+        &format!("  further-11 SHA-256 of person.photo of the response: {}, {}\n", "07".repeat(32), "08".repeat(32)),
+        "  further-12 17 more subjects and values, to which nothing is committed\n",
+    ] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    let absent = complaint(&kopuro(folder.path(), &["open", "--data", ".", "--index", "4", "--field", "further-13"]));
+    assert!(absent.contains("the entry has no further-13: of these it has further-9 to further-12"), "{absent}");
+    for none in ["further-09", "further-8", "further-137", "further-", "further", "subject-9", ""] {
+        let absent = complaint(&kopuro(folder.path(), &["open", "--data", ".", "--index", "4", "--field", none]));
+        assert!(absent.contains("no such field: there are request-digest, "), "{none}: {absent}");
+    }
 
     // The latest checkpoint is not the published one, and another log's key is another log's.
     let checked = ["check-opening", "hidden.json", "--vkey", &vkey, "--checkpoint", "checkpoint"];
@@ -167,7 +202,8 @@ async fn files(entries: usize) -> Vec<OpeningFile> {
         let proof = log.inclusion_proof(index, log.checkpoint().size).unwrap();
         let slots = [Slot::Subject, Slot::User, Slot::RequestDigest, Slot::Hidden];
         for slot in &slots[..if index % 3 == 2 { 4 } else { 3 }] {
-            let file = OpeningFile::new(index, &entry, &private.clone().unwrap(), &[*slot], &proof, log.checkpoint());
+            let file =
+                OpeningFile::new(index, &entry, &private.clone().unwrap(), &[*slot as u8], &proof, log.checkpoint());
             files.push(file.unwrap());
         }
     }
@@ -253,10 +289,18 @@ async fn the_documented_procedure_says_the_same() {
             let hidden = index % 3 == 2;
             let index = index.to_string();
             let mut arguments = vec!["open", "--data", ".", "--index", &index, "--field", "subject", "--field", "user"];
+            arguments.extend(["--field", "further-9", "--field", "further-10", "--field", "further-12"]);
             arguments.extend(if hidden { &["--field", "hidden"][..] } else { &[] });
             let mut file: Value = serde_json::from_str(&succeeded(&kopuro(folder.path(), &arguments))).unwrap();
             let said = succeeded(&run(&file));
             assert!(said.contains("subject is b'20101199912345'") && said.contains("user is b'official"), "{said}");
+            assert!(
+                said.contains("further-9 is {1: b'20209198714151'}") && said.contains("further-12 is {3: 17}"),
+                "{said}"
+            );
+            assert!(
+                said.contains("further-10 is [(1, b'person.passport'), (2, 1), (3, b'ID1234567'), (3, b'\\x00\\xff')]")
+            );
             assert_eq!(hidden, said.contains("hidden is {") && said.contains("CivilRegistry"), "{said}");
             file["openings"][1]["value"] = "bm9ib2R5".into();
             assert!(complaint(&run(&file)).contains("NOT SHOWN: user"));
@@ -274,11 +318,13 @@ async fn the_documented_procedure_says_the_same() {
 
 proptest! {
     #[test]
-    fn any_text_is_read_without_a_panic(text in "\\PC{0,200}", index: u64, size in 0..70_000u64) {
+    fn any_text_is_read_without_a_panic(
+        text in "\\PC{0,200}", field in "subject|further-[0-9]{0,4}|\\PC{0,9}", slot: u8, index: u64, size in 0..70_000u64,
+    ) {
         let _ = OpeningFile::parse(&text);
         let file = serde_json::json!({
             "format": FORMAT, "index": index, "entry": "", "proof": [], "checkpoint": format!("{text}\n{size}\n\n"),
-            "openings": [{"field": "subject", "slot": 2, "value": "", "salt": "", "slots": 0, "path": []}],
+            "openings": [{"field": field, "slot": slot, "value": "", "salt": "", "slots": 0, "path": []}],
         });
         prop_assert!(OpeningFile::parse(&file.to_string()).unwrap().verify(&signer(1).verifier()).is_err());
     }

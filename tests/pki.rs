@@ -303,3 +303,33 @@ fn a_member_makes_its_own_ca_key() {
     let chain = Credentials::load(&at.join("tax.pem"), &at.join("tax.key")).unwrap();
     assert_eq!(anchors.verify_peer(chain.chain(), Usage::Client, UnixTime::now()).unwrap().identity.to_string(), tax);
 }
+
+#[test]
+fn a_certificate_is_renewed_with_its_names_when_its_end_is_near() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    succeed(folder, &["pki", "init", "--out", "pki", "--federation", "KG", "--member", CIVIL]);
+    let ca = format!("pki/members/{CIVIL}");
+    let identity = format!("{CIVIL}/_node/main");
+    let issue = ["pki", "issue", "--ca", &ca, "--identity", &identity, "--dns", "gw.civil.example", "--ip", "10.0.0.7"];
+    succeed(folder, &[&issue[..], &["--days", "40", "--out", "node"]].concat());
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (certificate, key) = (read("node.pem"), read("node.key"));
+
+    let renew = ["pki", "renew", "--ca", &ca, "--certificate", "node.pem", "--key", "node.key"];
+    assert!(succeed(folder, &renew).starts_with("kept"), "39 days are left, 30 is when it is renewed");
+    assert_eq!(read("node.pem"), certificate);
+    assert!(succeed(folder, &[&renew[..], &["--within", "60", "--days", "80"]].concat()).starts_with("renewed"));
+    assert!(read("node.pem") != certificate && read("node.key") != key, "a new key too");
+    assert_eq!(std::fs::metadata(folder.join("node.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    let shown = succeed(folder, &["pki", "show", "node.pem"]);
+    for expected in [&*identity, "gw.civil.example, 10.0.0.7", "days left"] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    assert!(!folder.join("node.pem.new").exists() && !folder.join("node.key.new").exists());
+    Credentials::load(&folder.join("node.pem"), &folder.join("node.key")).unwrap();
+    assert!(
+        fail(folder, &["pki", "renew", "--ca", &ca, "--certificate", "none.pem", "--key", "node.key"])
+            .contains("none.pem")
+    );
+}

@@ -25,6 +25,7 @@ fn options(folder: &Path, store: &Path) -> PublishOptions {
         open_data: false,
         directory: folder.join("directory.note"),
         grants: Arc::new(|| None),
+        portal: None,
         cosign: None,
     }
 }

@@ -84,3 +84,36 @@ async fn a_head_that_is_too_large_is_refused() {
     assert!(get(address, "/healthz", "*/*").await.starts_with("HTTP/1.1 200"), "others are still answered");
     serving.abort();
 }
+
+/// A running demo's node, by the command that an operator types.
+#[test]
+fn a_node_at_a_glance() {
+    use std::process::Command;
+    let folder = tempfile::tempdir().unwrap();
+    let demo = crate::harness::demo::StandingDemo::start(&folder.path().join("demo"), 80);
+    let config = folder.path().join("demo/registry/node.toml");
+    let status = |json: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kopuro"));
+        command.arg("status").args(json).arg("--config").arg(&config).output().unwrap()
+    };
+    let output = status(&[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for expected in [
+        "KG/GOV/70000001/_node/main  ready",
+        "entries, root ",
+        "published ",
+        "KG/GOV/70000002/_node/main",
+        "METHOD_NOT_GRANTED",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    let told: serde_json::Value = serde_json::from_slice(&status(&["--json"]).stdout).unwrap();
+    assert_eq!((told["ready"].as_bool(), told["peers"].as_array().map(Vec::len)), (Some(true), Some(3)), "{told}");
+    assert!(told["log"]["entries"].as_u64().unwrap() > 100 && told["refusals"][0]["reason"].is_string(), "{told}");
+    // Nothing changes while nobody changes anything: what was opened for the exchanges stays open.
+    assert!(told["backends"][0]["connections"].as_u64().unwrap() > 0, "{told}");
+    demo.interrupt();
+    let gone = status(&[]);
+    assert!(!gone.status.success() && String::from_utf8_lossy(&gone.stderr).contains("is the node running?"));
+}

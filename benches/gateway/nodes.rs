@@ -62,6 +62,7 @@ impl Federation {
             systems: vec![System { id: ECHO.parse()? }, System { id: ASKER.parse()? }],
             services: vec![Service { name: echo::SERVICE.into(), provider: ECHO.parse()?, descriptors: digest }],
             auditors: Vec::new(),
+            purposes: Vec::new(),
         };
         directory.check()?;
         fs::write(folder.join("directory"), council.sign(&directory.to_text())?)?;

@@ -53,6 +53,7 @@ pub(crate) async fn rates(folder: &Path) -> Result<PublicRates> {
         open_data: false,
         directory: folder.join("directory.note"),
         grants: Arc::new(|| None),
+        portal: None,
         cosign: None,
     };
     let begun = Instant::now();

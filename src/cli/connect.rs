@@ -38,22 +38,53 @@ struct File {
     ca: Option<PathBuf>,
 }
 
+/// Where a node is and with which files to go there.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) node: String,
+    pub(super) root: PathBuf,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+    /// The file that says so, if one does.
+    pub(super) config: Option<PathBuf>,
+}
+
 impl Connect {
     /// Connects as flags, variables and then the file say.
     pub(super) async fn connect(self) -> anyhow::Result<Channel> {
+        let destination = self.destination()?;
+        destination.connect(&destination.credentials()?).await
+    }
+
+    /// What flags, variables and then the file say.
+    pub(super) fn destination(self) -> anyhow::Result<Destination> {
         let file = match &self.config {
             Some(path) => read(path)?,
             None => File::default(),
         };
         let folder = self.config.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new("")).to_owned();
         let beside = |path: Option<PathBuf>| path.map(|path| folder.join(path));
-        let node = self.node.or(file.node).context("which node? --node https://host:port, or --data FOLDER")?;
+        let node = self
+            .node
+            .or(file.node)
+            .context("which node? --node https://host:port or --config FILE; for a log also --data FOLDER")?;
         let root = self.ca.or_else(|| beside(file.ca)).context("whom to trust? --ca root.pem")?;
         let cert = self.cert.or_else(|| beside(file.cert)).context("as whom? --cert auditor.pem")?;
         let key = self.key.or_else(|| beside(file.key)).context("a certificate without its key: --key")?;
-        let credentials = Credentials::load(&cert, &key)?;
-        let channel = connection::connect(&node, &[root], Some(&credentials)).await;
-        channel.with_context(|| format!("connecting to {node}"))
+        Ok(Destination { node, root, cert, key, config: self.config })
+    }
+}
+
+impl Destination {
+    /// The certificate and its key.
+    pub(super) fn credentials(&self) -> anyhow::Result<Credentials> {
+        Ok(Credentials::load(&self.cert, &self.key)?)
+    }
+
+    /// Connects.
+    pub(super) async fn connect(&self, credentials: &Credentials) -> anyhow::Result<Channel> {
+        let channel = connection::connect(&self.node, std::slice::from_ref(&self.root), Some(credentials)).await;
+        channel.with_context(|| format!("connecting to {}", self.node))
     }
 }
 

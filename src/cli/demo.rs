@@ -137,6 +137,7 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         running.published(PUBLISHED_LIMIT).await;
         let report = oversight::monitor(&federation, Duration::ZERO).await?;
         println!("{}", report::watched(&federation, &report));
+        tell_portal(&oversight::portal(&federation, &report)?);
         println!("{}", report::commands(&federation, &population)?);
         println!("Everything is under {}; the nodes run until Ctrl-C.", folder.display());
         asked_to_stop().await;
@@ -150,6 +151,7 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let checked = check::logs(&federation)?;
     let report = oversight::monitor(&federation, Duration::ZERO).await?;
     println!("{}", report::watched(&federation, &report));
+    tell_portal(&oversight::portal(&federation, &report)?);
     let outcome = conclude(args, &federation, &tally, &checked, &report);
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(if outcome.verified && tally.surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -193,6 +195,13 @@ fn conclude(args: &Args, federation: &Federation, tally: &Tally, checked: &Check
             .collect(),
         folder: federation.folder.clone(),
     }
+}
+
+/// A browser reads no files beside a page without a web server: any will do.
+fn tell_portal(page: &Path) {
+    let root = page.parent().and_then(Path::parent).unwrap_or(page);
+    println!("The portal of these logs is {}; to look at it:\n", page.display());
+    println!("    python3 -m http.server --directory {} 8000    # http://localhost:8000/portal/\n", root.display());
 }
 
 fn tell_surprises(tally: &Tally) {

@@ -1,5 +1,7 @@
 //! `kopuro directory`: what a council does with the federation's signed list.
 
+mod enrol;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +9,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use prost_reflect::DescriptorPool;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::schema::{annotations, set};
 use crate::trust::directory::{Directory, DirectoryError, SignedDirectory};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
@@ -38,6 +40,8 @@ pub(super) struct Args {
 enum Command {
     /// Make a signing key: for a member of the council, or for a node's log
     Keygen(Keygen),
+    /// Add a member that wants to join to the directory's source, and certify its CA
+    Enrol(enrol::Enrol),
     /// Make the directory from its source and sign it, or add signatures to it
     Sign(Sign),
     /// Check signatures, consistency and expiry; exit 0 only if a node would take it
@@ -122,6 +126,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let now = OffsetDateTime::now_utc();
     match args.command {
         Command::Keygen(keygen) => keygen.run(),
+        Command::Enrol(enrol) => enrol.run(now),
         Command::Sign(sign) => sign.run(now),
         Command::Verify(verify) => verify.run(now),
         Command::Show(show) => show.run(now),
@@ -283,6 +288,13 @@ impl Show {
                 println!("  auditor  {}", auditor.identity);
             }
         }
+        if !directory.purposes.is_empty() {
+            println!("\npurposes");
+        }
+        for purpose in &directory.purposes {
+            println!("  {}  {}", purpose.code, purpose.law);
+            println!("    {}\n    {}\n    {}", purpose.ky, purpose.ru, purpose.en);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -345,9 +357,12 @@ fn set_name(digest: &[u8; 32]) -> String {
 }
 
 fn check_service(bytes: &[u8], service: &str) -> Result<(), String> {
-    let pool = DescriptorPool::decode(bytes).map_err(|error| format!("not a descriptor set: {error}"))?;
+    let pool = set::read(bytes).map_err(|faults| format!("not a descriptor set: {}", set::words(&faults)))?;
     match pool.get_service_by_name(service) {
-        Some(_) => Ok(()),
+        Some(found) => match annotations::check(&found).first() {
+            None => Ok(()),
+            Some(error) => Err(error.to_string()),
+        },
         None => Err(format!("the descriptor set has no service {service}")),
     }
 }

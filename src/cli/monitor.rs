@@ -4,7 +4,7 @@ mod serve;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::oversight::monitor::{Finding, KnownLog, Monitor, MonitorOptions, Repo
 use crate::oversight::published::Place;
 use crate::telemetry;
 use crate::trust::directory::{Directory, SignedDirectory};
+use crate::trust::file::{self, Access, Existing};
 use crate::trust::identity::MemberId;
 use crate::trust::note::{Note, Verifier};
 
@@ -70,6 +71,9 @@ pub(super) struct Args {
     /// Serve a page for people, /report.json, /healthz and /metrics here
     #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
     listen: Option<SocketAddr>,
+    /// Write the report here after each look, as JSON: for the portal
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Root certificates for HTTPS besides the system's, PEM
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
@@ -116,6 +120,7 @@ async fn monitor(args: Args) -> anyhow::Result<ExitCode> {
         let bar = spinner();
         let report = monitor.round(now_ms(), |read| bar.set_position(read)).await?;
         bar.finish_and_clear();
+        keep(&report, args.report.as_deref())?;
         print(&report, args.format, &report.findings)?;
         return Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
@@ -133,7 +138,7 @@ async fn monitor(args: Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let looking = look(Monitor::open(options)?, args.interval, args.format, publish);
+    let looking = look(Monitor::open(options)?, &args, publish);
     let ended = tokio::select! {
         ended = looking => ended,
         _ = terminate.recv() => Ok(()),
@@ -148,19 +153,16 @@ async fn monitor(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Round after round, until the monitor itself fails.
-async fn look(
-    mut monitor: Monitor,
-    interval: Duration,
-    format: Format,
-    publish: watch::Sender<Option<Report>>,
-) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(interval.max(Duration::from_secs(1)));
+async fn look(mut monitor: Monitor, args: &Args, publish: watch::Sender<Option<Report>>) -> anyhow::Result<()> {
+    let format = args.format;
+    let mut ticks = tokio::time::interval(args.interval.max(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = Vec::new();
     loop {
         ticks.tick().await;
         let report = monitor.round(now_ms(), |_| {}).await?;
         report.record_metrics();
+        keep(&report, args.report.as_deref())?;
         // In text, only what is new; a collector of lines wants every round.
         let conditions: Vec<String> = report.logs.iter().map(|log| log.condition.name().to_owned()).collect();
         let news = format == Format::Jsonl || !report.new.is_empty() || conditions != told;
@@ -170,6 +172,13 @@ async fn look(
         }
         publish.send_replace(Some(report));
     }
+}
+
+/// Writes the report to a file, whole or not at all.
+fn keep(report: &Report, path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    file::write(path, &serde_json::to_vec(report)?, Access::Public, Existing::Replace)
+        .with_context(|| path.display().to_string())
 }
 
 /// Prints a round: to people all that is wrong, to collectors these findings.

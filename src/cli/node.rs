@@ -1,4 +1,7 @@
-//! `kopuro node`: runs a ministry's node, or checks its configuration.
+//! `kopuro node`: runs a ministry's node, checks its configuration, or makes one.
+
+mod init;
+mod template;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,7 +20,11 @@ use crate::trust::directory::Source;
 pub(super) const BAD_CONFIGURATION: u8 = 64;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// The node's configuration
     #[arg(long, value_name = "FILE", env = "KOPURO_CONFIG", default_value = "node.toml")]
     config: PathBuf,
@@ -47,7 +54,16 @@ pub(super) struct Args {
     admin: Option<SocketAddr>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make the configuration, keys and requests of a new node, and the enrolment for the federation's council
+    Init(Box<init::Init>),
+}
+
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Init(init)) = args.command {
+        return init.run();
+    }
     telemetry::init_tracing(args.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {

@@ -1,5 +1,7 @@
 //! `kopuro pki`: a federation's root, members' CAs, certificates and revocation lists.
 
+mod renew;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,8 @@ Examples:
   The key made where it is used, and only certified by the CA:
     kopuro pki csr --identity KG/GOV/70000005/tax --out tax
     kopuro pki sign --ca pki/members/KG/GOV/70000005 --csr tax.csr --out tax.pem
+  Renewed by a timer, when less than 30 days are left:
+    kopuro pki renew --ca pki/members/KG/GOV/70000005 --certificate node.pem --key node.key
   Out of force:
     kopuro pki revoke --ca pki/members/KG/GOV/70000005 --certificate tax.pem")]
 pub(super) struct Args {
@@ -46,6 +50,8 @@ enum Command {
     Csr(Csr),
     /// Certify the key of a request
     Sign(Sign),
+    /// Make a new key and certificate with the same names when the old one's end is near
+    Renew(renew::Renew),
     /// Put a certificate out of force and write the new revocation list
     Revoke(Revoke),
     /// Write a fresh revocation list: do it before the last one is out of date
@@ -176,6 +182,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Issue(issue) => issue.run(now),
         Command::Csr(csr) => csr.run(),
         Command::Sign(sign) => sign.run(now),
+        Command::Renew(renew) => renew.run(now),
         Command::Revoke(revoke) => revoke.run(now),
         Command::Crl(crl) => crl.run(now),
         Command::Show(show) => show.run(now),

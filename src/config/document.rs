@@ -114,6 +114,11 @@ impl Document {
         Ok(Self { path: path.to_owned(), text })
     }
 
+    /// Of a text that was read from there.
+    pub(super) fn of(path: &Path, text: String) -> Self {
+        Self { path: path.to_owned(), text }
+    }
+
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         toml::from_str(&self.text).map_err(|error| {
             let message = error.message().trim();

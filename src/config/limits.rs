@@ -49,7 +49,8 @@ pub struct Limits {
     #[serde(deserialize_with = "units::wait")]
     pub stream_idle: Duration,
     /// How long the one message of a unary request may take to arrive whole; a client that does not take the one of an
-    /// answer within that time to twice that time loses its connection. Default `30s`.
+    /// answer within that time to twice that time loses its connection. Over HTTP/1.1 also how long a request's head may take, from the last answer on.
+    /// Default `30s`.
     #[serde(deserialize_with = "units::wait")]
     pub request_body_timeout: Duration,
     /// A connection on which nothing came for so long is pinged. Default `20s`.

@@ -12,6 +12,7 @@ mod grants;
 mod limits;
 mod private;
 mod publish;
+pub mod request;
 pub(crate) mod units;
 mod watch;
 mod witness;
@@ -30,7 +31,7 @@ pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
 pub use private::{Private, Retention, SealingKey, Secret, Token};
-pub use publish::{Publish, RequestRate};
+pub use publish::{Portal, Publish, RequestRate};
 pub use watch::{Change, Watch, watch};
 pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessTls, load_witness};
 
@@ -218,9 +219,23 @@ impl Default for Policy {
 pub struct Backend {
     /// Where the system listens.
     pub endpoint: Endpoint,
+    /// What it speaks. Default `grpc`.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Roots, PEM, for its certificate instead of the federation's. Default none.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+}
+
+/// What a back-end speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// gRPC, over HTTP/2.
+    #[default]
+    Grpc,
+    /// JSON over HTTP/1.1, by `google.api.http`, or by POST to a method's own path where it has no such annotation.
+    HttpJson,
 }
 
 /// A back-end's address: `https://host:port` (mutual TLS, its certificate carries the system's identity), or

@@ -9,8 +9,10 @@ use serde::Deserialize;
 
 use super::document::{Problem, Severity, Step};
 use super::{NodeConfig, units};
+use crate::oversight::portal::LogSource;
 use crate::oversight::publish::Store;
 use crate::policy::Rate;
+use crate::trust::note::Verifier;
 
 /// `[publish]`
 #[derive(Debug, Clone, Deserialize)]
@@ -36,6 +38,26 @@ pub struct Publish {
     /// Addresses of proxies in front of `listen`: theirs is the last word on whom they ask for (`X-Forwarded-For`).
     /// Default none.
     pub proxies: Vec<IpAddr>,
+    /// The oversight portal, published below `portal/`.
+    pub portal: Portal,
+}
+
+/// `[publish.portal]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Portal {
+    /// Whether it is published. Default true.
+    pub enabled: bool,
+    /// Other published logs that it shows besides this one. Default none.
+    pub logs: Vec<LogSource>,
+    /// Where a monitor's report is, `https://…/report.json`. Default none.
+    pub monitor: Option<String>,
+}
+
+impl Default for Portal {
+    fn default() -> Self {
+        Self { enabled: true, logs: Vec::new(), monitor: None }
+    }
 }
 
 /// `publish.rate`
@@ -62,6 +84,7 @@ impl Default for Publish {
             cache: Duration::from_secs(5),
             open_data: true,
             proxies: Vec::new(),
+            portal: Portal::default(),
         }
     }
 }
@@ -102,6 +125,7 @@ pub(super) fn check(config: &NodeConfig, problems: &mut Vec<Problem>) {
             problems.push(config.problem(&at("store"), format!("{store} cannot be used: {error}"), remedy));
         }
     }
+    check_portal(config, &publish.portal, problems);
     if let Some(url) = &publish.url {
         let parsed = url.parse::<http::Uri>().ok();
         let good = parsed.as_ref().is_some_and(|uri| {
@@ -117,5 +141,28 @@ pub(super) fn check(config: &NodeConfig, problems: &mut Vec<Problem>) {
             let remedy = "verifiers that go by C2SP look there; publish there, or ignore this";
             problems.push(config.problem(&at("url"), what, remedy).with(Severity::Notice));
         }
+    }
+}
+
+/// Browsers fetch from these: a URL that is none, or a key that is none, shows only there.
+fn check_portal(config: &NodeConfig, portal: &Portal, problems: &mut Vec<Problem>) {
+    let at = |field| [Step::Key("publish"), Step::Key("portal"), Step::Key(field)];
+    let is_url = |url: &str| {
+        url.parse::<http::Uri>()
+            .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    };
+    for log in &portal.logs {
+        if !is_url(&log.url) {
+            let what = format!("{:?} is no address of a published log", log.url);
+            problems.push(config.problem(&at("logs"), what, "write url = \"https://host/path\""));
+        }
+        if let Err(error) = log.vkey.parse::<Verifier>() {
+            let what = format!("{:?} is no key: {error}", log.vkey);
+            problems.push(config.problem(&at("logs"), what, "take the log's vkey from the directory"));
+        }
+    }
+    if let Some(monitor) = portal.monitor.as_ref().filter(|url| !is_url(url)) {
+        let what = format!("{monitor:?} is no address of a monitor's report");
+        problems.push(config.problem(&at("monitor"), what, "write https://host/report.json"));
     }
 }

@@ -37,6 +37,7 @@ pub struct Watch {
     /// Dropping it ends the watching.
     watcher: notify::RecommendedWatcher,
     folders: BTreeSet<PathBuf>,
+    read: Read,
     /// The files as they were when last told.
     seen: BTreeSet<Stamp>,
     /// Something has happened that has not been looked at yet.
@@ -58,10 +59,12 @@ pub fn watch(config: &NodeConfig) -> Result<Watch, std::io::Error> {
     };
     let watcher = notify::recommended_watcher(on_event).map_err(std::io::Error::other)?;
     let hangup = signal(SignalKind::hangup())?;
-    let folders = folders(config);
-    let mut watch = Watch { changed, hangup, watcher, folders, seen: BTreeSet::new(), pending: false };
+    let read = Read::of(config);
+    let above = read.files.iter().chain(&read.folders).map(|path| parent(path));
+    let folders = above.chain(read.folders.iter().cloned()).collect();
+    let mut watch = Watch { changed, hangup, watcher, folders, read, seen: BTreeSet::new(), pending: false };
     watch.watch_folders();
-    watch.seen = stamps(&watch.folders);
+    watch.seen = watch.read.stamps();
     Ok(watch)
 }
 
@@ -79,7 +82,7 @@ impl Watch {
             self.settle().await;
             self.watch_folders();
             self.pending = false;
-            let now = stamps(&self.folders);
+            let now = self.read.stamps();
             if now != self.seen {
                 self.seen = now;
                 return Change::Files;
@@ -109,30 +112,62 @@ impl Watch {
     }
 }
 
-/// The folders of all files that are read again, and the grants folder itself.
-fn folders(config: &NodeConfig) -> BTreeSet<PathBuf> {
-    let files = [&config.tls.certificate, &config.tls.key, &config.policy.outbound, &config.policy.grants];
-    let mirrors = config.directory.mirrors.iter().filter(|mirror| !mirror.contains("://")).map(Path::new);
-    let backend_roots = config.backends.values().filter_map(|backend| backend.ca.as_deref());
-    let lists = config.tls.roots.iter().chain(&config.tls.crls).map(PathBuf::as_path);
-    let parents = files.into_iter().map(PathBuf::as_path).chain(lists).chain(mirrors).chain(backend_roots).map(parent);
-    parents.chain([config.policy.grants.clone(), config.directory.descriptors.clone()]).collect()
+/// What is read again: files by name, and folders of which every file counts.
+#[derive(Debug)]
+struct Read {
+    files: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
 }
 
-/// The files in these folders; links are followed, for that is how Kubernetes swaps them.
-fn stamps(folders: &BTreeSet<PathBuf>) -> BTreeSet<Stamp> {
-    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let file = std::fs::metadata(entry.path()).ok().filter(std::fs::Metadata::is_file)?;
-            Some((entry.path(), file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
-        })
-        .collect()
+impl Read {
+    fn of(config: &NodeConfig) -> Self {
+        let files = [&config.tls.certificate, &config.tls.key, &config.policy.outbound].map(PathBuf::as_path);
+        let mirrors = config.directory.mirrors.iter().filter(|mirror| !mirror.contains("://")).map(Path::new);
+        let backend_roots = config.backends.values().filter_map(|backend| backend.ca.as_deref());
+        let lists = config.tls.roots.iter().chain(&config.tls.crls).map(PathBuf::as_path);
+        let files = files.into_iter().chain(lists).chain(mirrors).chain(backend_roots).map(Path::to_owned).collect();
+        let folders = [&config.policy.grants, &config.directory.descriptors];
+        Self { files, folders: folders.into_iter().cloned().collect() }
+    }
+
+    /// How they are now; links are followed, for that is how Kubernetes swaps them.
+    fn stamps(&self) -> BTreeSet<Stamp> {
+        let entries = self.folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+        let entries = entries.map(|entry| entry.path());
+        entries.chain(self.files.iter().cloned()).filter_map(stamp).collect()
+    }
+}
+
+fn stamp(path: PathBuf) -> Option<Stamp> {
+    let file = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+    Some((path, file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
 }
 
 fn parent(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_node_does_not_read_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("grants")).unwrap();
+        std::fs::write(at("root.pem"), "one").unwrap();
+        let read = Read { files: BTreeSet::from([at("root.pem")]), folders: BTreeSet::from([at("grants")]) };
+        let before = read.stamps();
+        assert_eq!(before.len(), 1);
+        std::fs::write(at("events.log"), "beside it").unwrap();
+        assert_eq!(read.stamps(), before);
+        std::fs::write(at("grants/tax.toml"), "new").unwrap();
+        assert_eq!(read.stamps().len(), 2);
+        std::fs::write(at("root.pem"), "longer").unwrap();
+        assert!(read.stamps().is_disjoint(&before));
     }
 }

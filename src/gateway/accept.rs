@@ -1,5 +1,6 @@
 //! Connections in: TCP, TLS 1.3 with a client certificate, HTTP/2, and who calls. Each step has a time limit, so that nobody holds a
-//! place by doing nothing; each listener has a limit of connections, and of those that have not said who they are.
+//! place by doing nothing; each listener has a limit of connections, and of those that have not said who they are. At the systems'
+//! listener HTTP/1.1 is spoken too, for what [`super::web`] understands.
 //!
 //! A connection lives as long as its certificate holds: when certificates, CRLs or roots are reloaded, every open connection is judged
 //! again by the new ones and cut if it fails; so is one whose certificate or CRL has expired, at the directory's next poll.
@@ -14,8 +15,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http2::Builder;
-use hyper::service::service_fn;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -30,11 +31,12 @@ use super::Gateway;
 use super::body::{Answer, Arriving, BoxError};
 use super::own::{OwnAnswer, OwnServices};
 use super::refusal::Refusal;
+use super::stall::Stalling;
 use super::strangers::{Stranger, Strangers};
 use super::untaken::Untaken;
 use super::upstream::{CONNECTION_WINDOW, STREAM_WINDOW, root_cause};
 use super::view::PROOF_ROOM;
-use super::{consumer, leg, provider};
+use super::{consumer, leg, provider, web};
 use crate::log::entry::Side;
 use crate::telemetry::metrics::Listener as Role;
 use crate::trust::certificate::{PeerIdentity, Usage};
@@ -42,6 +44,9 @@ use crate::trust::tls;
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Room for a head of HTTP/1.1 and what comes with it; hyper takes no less than 8 KiB.
+const HTTP1_BUFFER: usize = 64 << 10;
 
 /// After a failed accept (no file descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -125,7 +130,7 @@ impl Listener {
         reloaded.mark_unchanged();
         stream.set_nodelay(true)?;
         let limit = self.gateway.limits.handshake_timeout;
-        let (io, peer) = tokio::select! {
+        let (io, peer, spoken) = tokio::select! {
             shaken = tokio::time::timeout(limit, self.handshake(stream)) => {
                 shaken.map_err(|_| format!("no TLS and HTTP/2 handshake within {limit:?}"))??
             }
@@ -149,18 +154,46 @@ impl Listener {
                 Ok::<_, std::convert::Infallible>(response.map(|answer| answer.given(&untaken)))
             })
         });
-        let connection = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(limits.streams_per_connection.get())
-            .max_header_list_size(self.header_list())
-            .keep_alive_interval(limits.keepalive_interval)
-            .keep_alive_timeout(limits.keepalive_timeout)
-            .serve_connection(TokioIo::new(io), service);
+        match spoken {
+            Spoken::Http2 => {
+                let connection = http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .auto_date_header(false)
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_concurrent_streams(limits.streams_per_connection.get())
+                    .max_header_list_size(self.header_list())
+                    .keep_alive_interval(limits.keepalive_interval)
+                    .keep_alive_timeout(limits.keepalive_timeout)
+                    .serve_connection(TokioIo::new(io), service);
+                self.drive(connection, &caller, &untaken, reloaded).await;
+            }
+            Spoken::Http1 => {
+                // Of HTTP/1.1 nothing tells that the other end is still there: a head has to come in time, also the first one
+                // of a connection and the next one of a quiet connection, and what is written has to be taken.
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .auto_date_header(false)
+                    .header_read_timeout(limits.request_body_timeout)
+                    .max_header_size(limits.metadata)
+                    .max_buf_size(limits.metadata.max(HTTP1_BUFFER))
+                    .serve_connection(TokioIo::new(Stalling::new(io, 2 * limits.request_body_timeout)), service);
+                self.drive(connection, &caller, &untaken, reloaded).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves until the other end goes, the node drains, or the connection may not go on.
+    async fn drive(
+        &self,
+        connection: impl Serving,
+        caller: &Caller,
+        untaken: &Untaken,
+        mut reloaded: watch::Receiver<u64>,
+    ) {
         tokio::pin!(connection);
-        let patience = limits.request_body_timeout;
+        let patience = self.gateway.limits.request_body_timeout;
         let mut tick = tokio::time::interval_at(Instant::now() + patience, patience);
         let mut draining = false;
         loop {
@@ -169,24 +202,24 @@ impl Listener {
                     if let Err(error) = ended {
                         tracing::debug!(peer = %caller.peer.identity, error = %root_cause(&error), "connection ended");
                     }
-                    return Ok(());
+                    return;
                 }
-                () = self.abort.cancelled() => return Ok(()),
+                () = self.abort.cancelled() => return,
                 _ = tick.tick() => {
                     if !untaken.tick() {
                         tracing::warn!(peer = %caller.peer.identity, "closing a connection that does not take its answers");
-                        return Ok(());
+                        return;
                     }
                 }
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().end_gracefully();
                 }
                 Ok(()) = reloaded.changed() => {
-                    if let Err(error) = self.judge(&caller) {
+                    if let Err(error) = self.judge(caller) {
                         tracing::warn!(peer = %caller.peer.identity, serial = %caller.peer.serial_hex, %error,
                             "closing a connection whose certificate is no longer valid");
-                        return Ok(());
+                        return;
                     }
                 }
             }
@@ -196,20 +229,38 @@ impl Listener {
     async fn handshake<T>(
         &self,
         stream: T,
-    ) -> Result<(Rewound<tokio_rustls::server::TlsStream<T>>, Arc<PeerIdentity>), BoxError>
+    ) -> Result<(Rewound<tokio_rustls::server::TlsStream<T>>, Arc<PeerIdentity>, Spoken), BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(self.gateway.view().server.clone());
-        let mut stream = acceptor.accept(stream).await.map_err(|error| tls::explain(&error))?;
+        let view = self.gateway.view();
+        let server = match self.role {
+            Role::Systems => view.systems_server.clone(),
+            Role::Nodes => view.server.clone(),
+        };
+        let mut stream = TlsAcceptor::from(server).accept(stream).await.map_err(|error| tls::explain(&error))?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let peer = self.gateway.view().anchors.verify_peer(chain, Usage::Client, UnixTime::now())?;
-        let mut preface = [0; PREFACE.len()];
-        stream.read_exact(&mut preface).await?;
-        if preface != *PREFACE {
-            return Err("it does not begin as HTTP/2 does".into());
+        let peer = Arc::new(self.gateway.view().anchors.verify_peer(chain, Usage::Client, UnixTime::now())?);
+        let agreed = stream.get_ref().1.alpn_protocol();
+        if agreed == Some(tls::HTTP1) {
+            return Ok((Rewound { first: Bytes::new(), inner: stream }, peer, Spoken::Http1));
         }
-        Ok((Rewound { first: Bytes::from_static(PREFACE), inner: stream }, Arc::new(peer)))
+        // Who names no protocol is known by how they begin; only at the systems' listener may that be HTTP/1.1.
+        let may_be_http1 = agreed.is_none() && self.role == Role::Systems;
+        let mut preface = [0; PREFACE.len()];
+        let mut read = 0;
+        while read < preface.len() && (!may_be_http1 || PREFACE.starts_with(&preface[..read])) {
+            match stream.read(&mut preface[read..]).await? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                some => read += some,
+            }
+        }
+        let first = Bytes::copy_from_slice(&preface[..read]);
+        match preface == *PREFACE {
+            true => Ok((Rewound { first, inner: stream }, peer, Spoken::Http2)),
+            false if may_be_http1 => Ok((Rewound { first, inner: stream }, peer, Spoken::Http1)),
+            false => Err("it does not begin as HTTP/2 does".into()),
+        }
     }
 
     /// The largest header list taken: of nodes, with the proof besides what their callers may send.
@@ -226,6 +277,14 @@ impl Listener {
     }
 
     async fn call(&self, caller: &Arc<Caller>, request: Request<Incoming>) -> Response<Answer> {
+        if self.role == Role::Systems && !web::is_grpc(&request) {
+            return web::answer(self, caller, request).await;
+        }
+        self.grpc(caller, request.map(Arriving::Wire)).await
+    }
+
+    /// Carries a gRPC call, whatever it was when it came.
+    pub(super) async fn grpc(&self, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
         if self.own.serves(self.role, request.uri().path()) {
             if let Err(refusal) = caller.check() {
                 return leg::respond(
@@ -233,13 +292,49 @@ impl Listener {
                     Answer::Whole(super::body::Whole::default(), None),
                 );
             }
-            let answer = self.own.call(caller, request.map(Arriving::Wire)).await;
+            let answer = self.own.call(caller, request).await;
             return answer.map(|body| Answer::Own(OwnAnswer::new(body, self.drain.clone())));
         }
         match self.role {
             Role::Systems => consumer::consume(&self.gateway, caller, request).await,
             Role::Nodes => provider::provide(&self.gateway, caller, request).await,
         }
+    }
+}
+
+/// The version of HTTP on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// A connection of either version.
+trait Serving: Future<Output = Result<(), hyper::Error>> {
+    /// No new requests; running ones may end.
+    fn end_gracefully(self: Pin<&mut Self>);
+}
+
+impl<I, S> Serving for http1::Connection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = Answer>,
+    S::Error: Into<BoxError>,
+{
+    fn end_gracefully(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Serving for http2::Connection<I, S, TokioExecutor>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = Answer>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    fn end_gracefully(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
 }
 

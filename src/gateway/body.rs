@@ -12,12 +12,15 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::exchange::{GatheringRecorder, Recording};
 use super::framing::{FramingError, Meter, Totals};
 use super::own::OwnAnswer;
 use super::refusal::Refusal;
+use super::typed::JudgedStream;
 use super::untaken::{Given, Untaken};
 
 /// An error whose type the next hop does not need to know.
@@ -32,6 +35,8 @@ pub(super) enum Arriving {
     Request(Box<Outgoing>),
     /// An answer that this node gives itself.
     Answer(Box<Answer>),
+    /// Made from another protocol's; what is wrong with that comes as a [`Refusal`].
+    Made(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 /// A request's body on its way to the next hop.
@@ -40,7 +45,7 @@ pub(super) enum Outgoing {
     /// One message, collected.
     Whole(Whole),
     /// Messages as they come.
-    Stream(MeteredRequest),
+    Stream(Box<MeteredRequest>),
 }
 
 /// An answer's body on its way back.
@@ -51,6 +56,8 @@ pub(super) enum Answer {
     Stream(mpsc::Receiver<Frame<Bytes>>),
     /// From one of the node's own services.
     Own(OwnAnswer),
+    /// In another protocol.
+    Made(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 /// A collected message: its chunks as they came.
@@ -71,8 +78,9 @@ pub(super) struct Budget {
     limit: usize,
 }
 
+/// Some of these, given back when it is dropped.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     budget: Budget,
     bytes: usize,
 }
@@ -92,6 +100,10 @@ pub(super) enum CollectError {
 pub(super) struct MeteredRequest {
     inner: Arriving,
     progress: Arc<Progress>,
+    judged: JudgedStream,
+    recorder: GatheringRecorder,
+    /// What was gathered and has to be durable before more passes.
+    recording: Option<Recording>,
     end: End,
     trailers: Option<HeaderMap>,
 }
@@ -151,7 +163,7 @@ impl Whole {
         B: Body<Data = Bytes, Error = BoxError> + Unpin,
     {
         let mut meter = Meter::new(limit);
-        let mut whole = Self { held: Some(Held { budget: budget.clone(), bytes: 0 }), ..Self::default() };
+        let mut whole = Self { held: Some(Held::new(budget)), ..Self::default() };
         let mut trailers = None;
         while let Some(frame) = body.frame().await {
             match frame.map_err(CollectError::Broken)?.into_data() {
@@ -166,9 +178,48 @@ impl Whole {
         Ok((whole, totals, trailers))
     }
 
+    /// Collects a body that is not framed as gRPC's are.
+    pub(super) async fn gather<B>(mut body: B, limit: u32, budget: &Budget) -> Result<Self, CollectError>
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Unpin,
+    {
+        let mut whole = Self { held: Some(Held::new(budget)), ..Self::default() };
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+            let size = whole.bytes.saturating_add(data.len());
+            if size > limit as usize {
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                return Err(CollectError::Framing(FramingError::TooLarge { size, limit }));
+            }
+            whole.push(data)?;
+        }
+        Ok(whole)
+    }
+
+    /// One that is made here, counted among what the node holds: never refused, because its exchange is already recorded.
+    pub(super) fn counted(message: Bytes, budget: &Budget) -> Self {
+        let mut held = Held::new(budget);
+        let _ = held.add(message.len());
+        Self { held: Some(held), ..Self::of(message) }
+    }
+
     /// One that is made here.
     pub(super) fn of(message: Bytes) -> Self {
         Self { bytes: message.len(), first: Some(message), ..Self::default() }
+    }
+
+    /// All of it in one piece, which it keeps. Copies only where it came in several.
+    pub(super) fn joined(&self) -> Bytes {
+        match (&self.first, self.rest.front()) {
+            (first, None) => first.clone().unwrap_or_default(),
+            (first, Some(_)) => {
+                let mut whole = bytes::BytesMut::with_capacity(self.bytes);
+                for chunk in first.iter().chain(&self.rest) {
+                    whole.extend_from_slice(chunk);
+                }
+                whole.freeze()
+            }
+        }
     }
 
     /// All of it in one piece.
@@ -219,7 +270,20 @@ impl Budget {
 }
 
 impl Held {
-    fn add(&mut self, bytes: usize) -> Result<(), CollectError> {
+    /// Nothing yet.
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), bytes: 0 }
+    }
+
+    /// Gives back some of it.
+    pub(super) fn release(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes so many more.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), CollectError> {
         self.bytes += bytes;
         let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > self.budget.limit { Err(CollectError::Budget) } else { Ok(()) }
@@ -236,9 +300,33 @@ impl Drop for Held {
 
 impl MeteredRequest {
     /// Follows `inner`, whose messages may have `limit` bytes each.
-    pub(super) fn new(inner: Arriving, limit: u32, end: End) -> (Self, Arc<Progress>) {
+    pub(super) fn new(
+        inner: Arriving,
+        limit: u32,
+        judged: JudgedStream,
+        recorder: GatheringRecorder,
+        end: End,
+    ) -> (Self, Arc<Progress>) {
         let progress = Arc::new(Progress { meter: Mutex::new(Meter::new(limit)), failure: OnceLock::new() });
-        (Self { inner, progress: progress.clone(), end, trailers: None }, progress)
+        let this = Self { inner, progress: progress.clone(), judged, recorder, recording: None, end, trailers: None };
+        (this, progress)
+    }
+
+    /// What may go on of the messages that have come; pending until what was gathered of them is durable.
+    fn poll_judged(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Refusal>>> {
+        loop {
+            if let Some(recording) = &mut self.recording {
+                let recorded = ready!(recording.as_mut().poll(cx));
+                self.recording = None;
+                if let Err(refusal) = recorded {
+                    return Poll::Ready(Some(Err(refusal)));
+                }
+            }
+            self.recording = self.recorder.record();
+            if self.recording.is_none() {
+                return Poll::Ready(self.judged.pop().map(Ok));
+            }
+        }
     }
 
     /// All messages have passed.
@@ -247,6 +335,9 @@ impl MeteredRequest {
             Ok(totals) => totals,
             Err(error) => return Poll::Ready(Some(Err(self.fail(Refusal::framing(error, "request"))))),
         };
+        if let Err(refusal) = self.judged.judge.finish() {
+            return Poll::Ready(Some(Err(self.fail(refusal))));
+        }
         loop {
             match std::mem::replace(&mut self.end, End::Done) {
                 End::Plain | End::Done => return Poll::Ready(None),
@@ -300,15 +391,23 @@ impl Body for MeteredRequest {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         while !matches!(this.end, End::Proving(_) | End::Done) {
+            match ready!(this.poll_judged(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Err(refusal)) => return Poll::Ready(Some(Err(this.fail(refusal)))),
+                None => {}
+            }
             let problem = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 None => break,
-                Some(Err(error)) => Refusal::request_broken(&error),
+                Some(Err(error)) => Refusal::of_request(error),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
-                        match meter.push(&data) {
-                            Ok(()) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                            Err(error) => Refusal::framing(error, "request"),
+                        let metered = {
+                            let mut meter = this.progress.meter.lock().unwrap_or_else(PoisonError::into_inner);
+                            meter.push(&data).map_err(|error| Refusal::framing(error, "request"))
+                        };
+                        match metered.and_then(|()| this.judged.push(data)) {
+                            Ok(()) => continue,
+                            Err(refusal) => refusal,
                         }
                     }
                     // gRPC requests have no trailers; between nodes they carry a proof.
@@ -340,6 +439,7 @@ impl Body for Arriving {
             Self::Wire(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Request(body) => Pin::new(body.as_mut()).poll_frame(cx),
             Self::Answer(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Self::Made(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -348,6 +448,7 @@ impl Body for Arriving {
             Self::Wire(body) => body.is_end_stream(),
             Self::Request(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
+            Self::Made(body) => body.is_end_stream(),
         }
     }
 }
@@ -359,7 +460,7 @@ impl Body for Outgoing {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(whole) => Poll::Ready(whole.pop().map(|chunk| Ok(Frame::data(chunk)))),
-            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Stream(stream) => Pin::new(stream.as_mut()).poll_frame(cx),
         }
     }
 
@@ -382,6 +483,7 @@ impl Body for Answer {
             }
             Self::Stream(frames) => frames.poll_recv(cx).map(|frame| frame.map(Ok)),
             Self::Own(body) => Pin::new(body).poll_frame(cx),
+            Self::Made(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -390,6 +492,7 @@ impl Body for Answer {
             Self::Whole(whole, trailers) => whole.is_empty() && trailers.is_none(),
             Self::Stream(_) => false,
             Self::Own(body) => body.is_end_stream(),
+            Self::Made(body) => body.is_end_stream(),
         }
     }
 }
@@ -406,6 +509,7 @@ impl fmt::Debug for Answer {
             Self::Whole(..) => "Whole",
             Self::Stream(_) => "Stream",
             Self::Own(_) => "Own",
+            Self::Made(_) => "Made",
         })
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -17,8 +16,10 @@ use super::forward::Hop;
 use super::leg::{self, Leg, Next, Plan};
 use super::metadata::{self, CallMetadata};
 use super::refusal::Refusal;
+use super::typed::Types;
 use super::view::View;
 use crate::log::entry::Side;
+use crate::policy::Denial;
 use crate::schema::Service;
 use crate::trust::identity::{Identity, SystemId};
 
@@ -26,14 +27,14 @@ use crate::trust::identity::{Identity, SystemId};
 const LONGEST_NAME: usize = 256;
 
 /// Carries a call of a system.
-pub(super) async fn consume(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn consume(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
     let started = Instant::now();
     let view = gateway.view();
     let (mut parts, body) = request.into_parts();
     let mut exchange = Exchange::new(gateway, Side::Consumer, Uuid::now_v7(), address(caller.address));
     caller.peer.identity.to_string().clone_into(&mut exchange.consumer);
     match authorise(gateway, &view, caller, &mut parts, &mut exchange, started) {
-        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, Arriving::Wire(body)).await,
+        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).await,
         Err(refusal) => leg::refuse(exchange, &refusal).await,
     }
 }
@@ -46,7 +47,9 @@ fn authorise(
     exchange: &mut Exchange,
     started: Instant,
 ) -> Result<Plan, Refusal> {
-    let (service_name, method_name) = path(parts)?;
+    // What made a gRPC call of another protocol's request may have found that it cannot be one.
+    let unfit = parts.extensions.remove::<Refusal>();
+    let (service_name, method_name) = path(parts).map_err(|refusal| unfit.clone().unwrap_or(refusal))?;
     service_name.clone_into(&mut exchange.service);
     method_name.clone_into(&mut exchange.method);
     caller.check()?;
@@ -62,6 +65,7 @@ fn authorise(
     if !view.directory.has_system(consumer) {
         return Err(Refusal::not_in_directory(consumer));
     }
+    unfit.map_or(Ok(()), Err)?;
     content_type(parts)?;
     let call = metadata::take_call(&mut parts.headers).map_err(|e| Refusal::metadata(&e))?;
     exchange.set_call(&call);
@@ -83,7 +87,13 @@ fn authorise(
     let rule = view.outbound.decide(consumer, &provider, &exchange.service, &exchange.method).map_err(denied)?;
     let purpose = call.purpose.clone().or_else(|| rule.purpose.clone());
     purpose.clone().unwrap_or_default().clone_into(&mut exchange.legal_basis);
-    exchange.class = rule.publication.unwrap_or_default();
+    if purpose.as_deref().is_some_and(|purpose| !method.is_for(purpose)) {
+        return Err(denied(Denial::PurposeNotAllowed));
+    }
+    exchange.schema = Some(method.schema);
+    let unusable = |error| Refusal::unusable(&exchange.service, &exchange.method, error);
+    let plans = method.open_plans().map_err(unusable)?.clone();
+    exchange.class = method.publication(rule.publication);
 
     let next = if provider.member() == &view.member {
         Next::Local(view.clone())
@@ -99,6 +109,7 @@ fn authorise(
     Ok(Plan {
         consumer: consumer.clone(),
         provider,
+        types: Types { plans, name_withheld: false },
         method,
         call: CallMetadata { purpose, ..call },
         next,

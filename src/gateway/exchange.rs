@@ -12,7 +12,8 @@
 //! An exchange that is dropped while open (its caller went away, a connection was cut) is closed as FAILED/CANCELLED. One that a
 //! crash leaves open is closed as FAILED/INTERRUPTED when the node comes back.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue};
@@ -27,8 +28,11 @@ use super::metadata::CallMetadata;
 use super::peer_log::PeerLog;
 use super::proofs;
 use super::refusal::Refusal;
+use super::status;
+use super::typed::{Gathered, Withheld};
 use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
 use crate::log::entry_proof::EntryProof;
+use crate::log::further::{Direction, FurtherFields};
 use crate::log::{Appended, Log};
 use crate::policy::Publication;
 use crate::telemetry::metrics::{NodeMetrics, Stage};
@@ -111,6 +115,10 @@ pub(super) struct Exchange {
     /// What of it is published, and when.
     pub(super) class: Publication,
     private: Vec<(Slot, zeroize::Zeroizing<Vec<u8>>)>,
+    /// SHA-256 of the descriptor set by which messages are judged, once that is known.
+    pub(super) schema: Option<[u8; 32]>,
+    /// Whose data the messages are, and committed fields.
+    gathered: Gathered,
     request: Totals,
     metrics: Arc<NodeMetrics>,
     /// The node's log stays open as long as this lives.
@@ -137,7 +145,10 @@ impl Exchange {
     /// An exchange of which nothing is recorded yet. With a nil id it gets one of its own when something is.
     pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String) -> Self {
         gateway.metrics.in_flight().increment(1.0);
+        let key = ExchangeKey::generate();
         Self {
+            schema: None,
+            gathered: Arc::new(Mutex::new(FurtherFields::new(&key))),
             recorder: gateway.recorder.clone(),
             metrics: gateway.metrics.clone(),
             running: gateway.exchanges.token(),
@@ -149,7 +160,7 @@ impl Exchange {
             side,
             state: State::New,
             id,
-            key: ExchangeKey::generate(),
+            key,
             consumer: String::new(),
             provider: String::new(),
             service: String::new(),
@@ -163,10 +174,38 @@ impl Exchange {
 
     /// Takes what the caller said about the person, the official and the case.
     pub(super) fn set_call(&mut self, call: &CallMetadata) {
-        for (slot, value) in [(Slot::Subject, &call.subject), (Slot::User, &call.user), (Slot::Case, &call.case)] {
+        if let Some(subject) = &call.subject {
+            self.gathered().subject(Direction::Request, subject.as_bytes());
+        }
+        for (slot, value) in [(Slot::User, &call.user), (Slot::Case, &call.case)] {
             if let Some(value) = value {
                 self.private.push((slot, zeroize::Zeroizing::new(value.clone().into_bytes())));
             }
+        }
+    }
+
+    /// Whose data the messages are, for those who judge them.
+    pub(super) fn gathering(&self) -> &Gathered {
+        &self.gathered
+    }
+
+    /// The first of those whom the exchange is about, where metadata can tell it.
+    pub(super) fn first_subject(&self) -> Option<String> {
+        let gathered = self.gathered();
+        let first = std::str::from_utf8(gathered.first()?).ok()?;
+        let told =
+            first.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && !first.starts_with(' ') && !first.ends_with(' ');
+        told.then(|| first.to_owned())
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, FurtherFields> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts fields that were withheld.
+    pub(super) fn tell_withheld(&self, withheld: &Withheld) {
+        if self.side == Side::Provider && withheld.count > 0 {
+            self.metrics.withheld(withheld.count);
         }
     }
 
@@ -195,9 +234,12 @@ impl Exchange {
             draft.set(Slot::RequestDigest, totals.digest);
             draft.set(Slot::Sizes, sizes(&totals, None));
         }
+        let more = self.gathered().fill(&mut draft);
         // Open from here: if this wait is cut short the entry may still become durable, and must then be closed.
         self.state = State::Open;
-        self.append(draft, self.to_peer.then_some(&proofs::OF_REQUEST)).await
+        let proof = self.append(draft, self.to_peer.then_some(&proofs::OF_REQUEST)).await?;
+        self.append_more(more).await?;
+        Ok(proof)
     }
 
     /// Returns when the closing entry is durable: now the answer may leave, with the proof where another node is told.
@@ -205,7 +247,8 @@ impl Exchange {
         let kind = if self.side == Side::Consumer { Kind::ResponseReceived } else { Kind::ResponseSent };
         self.metrics.request_bytes(ending.request.bytes);
         self.metrics.response_bytes(ending.response.map_or(0, |response| response.bytes));
-        let draft = self.ending(kind, ending);
+        let (more, draft) = self.ending(kind, ending);
+        self.append_more(more).await?;
         self.state = State::Closed;
         self.append(draft, self.answers_peer().then_some(&proofs::OF_CLOSING)).await
     }
@@ -215,9 +258,37 @@ impl Exchange {
     pub(super) async fn end(&mut self, refusal: &Refusal) -> Result<Option<HeaderValue>, Refusal> {
         let kind = if self.is_open() { Kind::Failed } else { Kind::Refused };
         let refused = self.refused(refusal);
-        let draft = self.ending(kind, refused);
+        let (more, draft) = self.ending(kind, refused);
+        self.append_more(more).await?;
         self.state = State::Closed;
         self.append(draft, self.answers_peer().then_some(&[])).await
+    }
+
+    /// Returns when everything is durable that has been gathered and fills entries of its own: between the messages of a stream.
+    pub(super) async fn record_gathered(&mut self) -> Result<(), Refusal> {
+        loop {
+            let full = {
+                let template = self.named(Kind::Subjects);
+                self.gathered().full(&template, unix_ms())
+            };
+            match full {
+                Some(draft) => drop(self.append(draft, None).await?),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// What records the same from within a streamed request.
+    pub(super) fn gathering_recorder(&mut self) -> GatheringRecorder {
+        let template = self.named(Kind::Subjects);
+        GatheringRecorder { template, gathered: self.gathered.clone(), recorder: self.recorder.clone() }
+    }
+
+    async fn append_more(&self, more: Vec<Draft>) -> Result<(), Refusal> {
+        for draft in more {
+            self.append(draft, None).await?;
+        }
+        Ok(())
     }
 
     /// What records the end of a streamed request: to be called with what passed, once all of it has. Gives the trailers that
@@ -267,6 +338,8 @@ impl Exchange {
         if let (true, Some((reason, side))) = (of_provider, &ending.reason) {
             let side = if *side == Side::Provider { "provider" } else { "consumer" };
             self.metrics.refused(side, reason);
+            let method = format!("{}/{}", self.service, self.method);
+            self.metrics.refusals().push(status::seen(side, reason, &self.consumer, &self.provider, method));
         }
     }
 
@@ -280,7 +353,8 @@ impl Exchange {
         }
     }
 
-    fn ending(&mut self, kind: Kind, ending: Ending) -> Draft {
+    /// The closing entry, and those that belong before it.
+    fn ending(&mut self, kind: Kind, ending: Ending) -> (Vec<Draft>, Draft) {
         self.count(&ending);
         let mut draft = self.draft(kind);
         draft.outcome = ending.outcome;
@@ -296,35 +370,68 @@ impl Exchange {
         if let Some(response) = ending.response {
             draft.set(Slot::ResponseDigest, response.digest);
         }
-        draft
+        // What never opened says no more than whom it was about.
+        let more = if self.is_open() { self.gathered().fill(&mut draft) } else { Vec::new() };
+        (more, draft)
     }
 
     fn draft(&mut self, kind: Kind) -> Draft {
+        let mut draft = self.named(kind);
+        draft.peer_checkpoint = std::mem::take(&mut self.peer_checkpoint);
+        for (slot, value) in &self.private {
+            draft.set(*slot, value.to_vec());
+        }
+        if let Some(first) = self.gathered().first() {
+            draft.set(Slot::Subject, first);
+        }
+        draft
+    }
+
+    /// A draft with the names that are known.
+    fn named(&mut self, kind: Kind) -> Draft {
         if self.id.is_nil() {
             self.id = Uuid::now_v7();
         }
         let mut draft = Draft::new(kind, self.id, unix_ms(), &self.key);
-        draft.peer_checkpoint = std::mem::take(&mut self.peer_checkpoint);
+        draft.schema = self.schema;
         draft.consumer.clone_from(&self.consumer);
         draft.provider.clone_from(&self.provider);
         draft.service.clone_from(&self.service);
         draft.method.clone_from(&self.method);
         draft.legal_basis.clone_from(&self.legal_basis);
         (draft.publication, draft.delay_days) = recorded(self.class);
-        for (slot, value) in &self.private {
-            draft.set(*slot, value.to_vec());
-        }
         draft
     }
 }
+
+/// Records what is gathered while a streamed request passes.
+pub(super) struct GatheringRecorder {
+    template: Draft,
+    gathered: Gathered,
+    recorder: Recorder,
+}
+
+impl GatheringRecorder {
+    /// An entry's worth, on its way into the log; none where that much has not been gathered.
+    pub(super) fn record(&self) -> Option<Recording> {
+        let full = self.gathered.lock().unwrap_or_else(PoisonError::into_inner).full(&self.template, unix_ms());
+        let (draft, recorder) = (full?, self.recorder.clone());
+        Some(Box::pin(async move { recorder.append(draft, None).await.map(drop) }))
+    }
+}
+
+/// An entry on its way into the log.
+pub(super) type Recording = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.metrics.in_flight().decrement(1.0);
         if self.is_open() {
             let cancelled = self.refused(&Refusal::cancelled());
-            let draft = self.ending(Kind::Failed, cancelled);
-            self.recorder.append_later(draft, self.running.clone());
+            let (more, draft) = self.ending(Kind::Failed, cancelled);
+            for draft in more.into_iter().chain([draft]) {
+                self.recorder.append_later(draft, self.running.clone());
+            }
         }
     }
 }
@@ -364,6 +471,7 @@ pub(super) fn interrupted(opening: &entry::Entry, id: Uuid) -> Record {
     draft.legal_basis.clone_from(&opening.legal_basis);
     draft.publication = opening.publication();
     draft.delay_days = opening.delay_days;
+    draft.schema = opening.schema.as_ref().try_into().ok();
     draft.outcome = Outcome::Failed;
     draft.grpc_status = Code::Unavailable as u32;
     draft.reason = "INTERRUPTED".to_owned();

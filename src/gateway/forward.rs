@@ -22,6 +22,7 @@ use super::framing::{FramingError, Meter, Totals};
 use super::metadata;
 use super::proofs::{self, Shown};
 use super::refusal::Refusal;
+use super::typed::{Judge, JudgedStream, Withheld};
 use super::upstream::{self, InFlight, Upstream, UpstreamError};
 use crate::log::entry::{Outcome, Side};
 use crate::trust::identity::{Identity, SystemId};
@@ -156,12 +157,14 @@ pub(super) async fn follow(
     mut body: Arriving,
     reader: mpsc::Sender<Frame<Bytes>>,
     mut exchange: Exchange,
+    mut judged: JudgedStream,
     hop: Hop,
     bounds: Bounds,
     request: Sent,
 ) {
     let mut meter = Meter::new(bounds.message);
-    let mut trailers = match carry(&mut body, &reader, &mut meter, &hop, &bounds, request.progress()).await {
+    let carried = carry(&mut body, &reader, &mut exchange, &mut judged, &mut meter, &hop, &bounds, request.progress());
+    let mut trailers = match carried.await {
         Ok(trailers) => trailers,
         Err(refusal) => {
             exchange.set_request(request.totals());
@@ -183,7 +186,9 @@ pub(super) async fn follow(
         }
     }
     let ending = ending_of(&trailers, request.totals(), Some(meter.totals()), exchange.side());
+    let withheld = withheld(&exchange, &judged.judge, &trailers);
     metadata::strip_response(&mut trailers);
+    withheld.tell(&mut trailers);
     let trailers = match exchange.close(ending).await {
         Ok(proof) => {
             proofs::put(&mut trailers, proof);
@@ -199,9 +204,22 @@ pub(super) fn frames() -> (mpsc::Sender<Frame<Bytes>>, mpsc::Receiver<Frame<Byte
     mpsc::channel(FRAMES_AHEAD)
 }
 
+/// What the caller is told of fields that were withheld: at the provider's node as it judged, at the consumer's as it was told.
+pub(super) fn withheld(exchange: &Exchange, judge: &Judge, trailers: &HeaderMap) -> Withheld {
+    let withheld = match exchange.side() {
+        Side::Provider => judge.withheld(),
+        _ => Withheld::told(trailers),
+    };
+    exchange.tell_withheld(&withheld);
+    withheld
+}
+
+#[expect(clippy::too_many_arguments, reason = "one stream's parts, each of its caller's own")]
 async fn carry(
     body: &mut Arriving,
     reader: &mpsc::Sender<Frame<Bytes>>,
+    exchange: &mut Exchange,
+    judged: &mut JudgedStream,
     meter: &mut Meter,
     hop: &Hop,
     bounds: &Bounds,
@@ -210,6 +228,8 @@ async fn carry(
     let mut moved = Moved::now();
     let alarm = tokio::time::sleep_until(moved.alarm(bounds));
     tokio::pin!(alarm);
+    // At the provider's node a back-end's bytes are metered as they came, for the framing; what crosses is metered as it leaves.
+    let mut incoming = Meter::new(bounds.message);
     loop {
         // Room first, then the next frame: a slow reader slows its writer.
         let room = loop {
@@ -218,6 +238,11 @@ async fn carry(
                 () = &mut alarm => alarm.as_mut().reset(moved.next_alarm(bounds, progress)?),
             }
         };
+        if let Some(data) = judged.pop() {
+            meter.push(&data).map_err(|e| Refusal::framing(e, "response"))?;
+            room.send(Frame::data(data));
+            continue;
+        }
         let frame = loop {
             tokio::select! {
                 frame = body.frame() => break frame,
@@ -229,6 +254,10 @@ async fn carry(
         let frame = match frame {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
+                let error = match error.downcast::<Refusal>() {
+                    Ok(refusal) => return Err(*refusal),
+                    Err(error) => error,
+                };
                 let code = upstream::code_of(error.as_ref());
                 return Err(progress
                     .and_then(|p| p.failure())
@@ -241,15 +270,16 @@ async fn carry(
         };
         match frame.into_data() {
             Ok(data) => {
-                meter.push(&data).map_err(|e| Refusal::framing(e, "response"))?;
-                room.send(Frame::data(data));
+                incoming.push(&data).map_err(|e| Refusal::framing(e, "response"))?;
+                judged.push(data)?;
+                exchange.record_gathered().await?;
             }
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
                 if status_of(&trailers).is_none() {
                     return Err(Refusal::not_grpc(hop.name(), "trailers without a grpc-status", Code::Internal));
                 }
-                meter.finish().map_err(|e| Refusal::framing(e, "response"))?;
+                incoming.finish().map_err(|e| Refusal::framing(e, "response"))?;
                 return Ok(trailers);
             }
         }

@@ -13,15 +13,18 @@ use super::Gateway;
 use super::body::{Answer, Arriving, CollectError, End, MeteredRequest, Outgoing, Whole};
 use super::exchange::Exchange;
 use super::forward::{self, Answered, Bounds, Hop, Sent};
-use super::framing::{FramingError, Totals};
+use super::framing::{FramingError, Meter, Totals};
+use super::http_json::HttpJson;
 use super::metadata::{self, CallMetadata};
 use super::proofs::{self, Shown, Told};
 use super::provider;
 use super::refusal::Refusal;
+use super::typed::{ENCODINGS, Judge, JudgedStream, Types, Withheld};
 use super::upstream::Upstream;
 use super::view::View;
 use crate::log::entry::Side;
 use crate::log::entry_proof::Proven;
+use crate::log::further::Direction;
 use crate::schema::Method;
 use crate::telemetry::metrics::Stage;
 use crate::trust::identity::SystemId;
@@ -38,6 +41,8 @@ pub(super) struct Plan {
     pub(super) provider: SystemId,
     pub(super) method: Arc<Method>,
     pub(super) call: CallMetadata,
+    /// By what the messages are judged.
+    pub(super) types: Types,
     pub(super) next: Next,
     pub(super) bounds: Bounds,
     /// One of the exchanges that may be in flight; none where this node's other half holds it.
@@ -50,6 +55,8 @@ pub(super) struct Plan {
 pub(super) enum Next {
     /// Over a connection.
     Remote(Arc<Upstream>, Hop),
+    /// A back-end that speaks HTTP and JSON.
+    HttpJson(Arc<HttpJson>, Hop),
     /// Both systems are this member's: this node's own other half.
     Local(Arc<View>),
 }
@@ -64,10 +71,21 @@ impl Leg {
     ) -> Response<Answer> {
         match self.carry(gateway, parts, body).await {
             Ok((Answered::Whole { head, whole, totals, trailers, in_head }, request, _)) => {
-                self.finish(head.headers, whole, totals, trailers, in_head, request).await
+                match self.judged(gateway, &head.headers, whole, totals) {
+                    Ok((whole, totals, judge)) => {
+                        let withheld = forward::withheld(&self.exchange, &judge, &trailers);
+                        let answer = Finished { whole, totals, trailers, in_head, withheld };
+                        self.finish(head.headers, answer, request).await
+                    }
+                    Err(refusal) => {
+                        self.exchange.set_request(request.totals());
+                        refuse(self.exchange, &refusal).await
+                    }
+                }
             }
             Ok((Answered::Stream { head, body, in_flight }, request, opening)) => {
                 let mut headers = head.headers;
+                let judged = JudgedStream::new(self.judge(Direction::Response, &headers), &self.plan.bounds.budget);
                 self.learn(&headers);
                 metadata::strip_response(&mut headers);
                 forward::mark(&mut headers, &self.exchange);
@@ -78,7 +96,7 @@ impl Leg {
                 let Self { exchange, plan: Plan { next, bounds, provider, permit, .. } } = *self;
                 let hop = hop_of(&next, &provider);
                 tokio::spawn(async move {
-                    forward::follow(body, sender, exchange, hop, bounds, request).await;
+                    forward::follow(body, sender, exchange, judged, hop, bounds, request).await;
                     drop((in_flight, permit));
                 });
                 respond(headers, Answer::Stream(receiver))
@@ -94,20 +112,33 @@ impl Leg {
         body: Arriving,
     ) -> Result<(Answered, Sent, Option<HeaderValue>), Refusal> {
         let Plan { method, bounds, .. } = &self.plan;
+        let mut judge = self.judge(Direction::Request, &parts.headers);
         let (outgoing, sent) = if method.client_streaming {
-            let (body, progress) = MeteredRequest::new(body, bounds.message, end_of_stream(&mut self.exchange));
-            (Outgoing::Stream(body), Sent::Stream(progress))
+            let judged = JudgedStream::new(judge, &bounds.budget);
+            let recorder = self.exchange.gathering_recorder();
+            let end = end_of_stream(&mut self.exchange);
+            let (body, progress) = MeteredRequest::new(body, bounds.message, judged, recorder, end);
+            (Outgoing::Stream(Box::new(body)), Sent::Stream(progress))
         } else {
-            let (whole, totals) = collect_request(body, gateway, bounds).await?;
+            let (mut whole, totals) = collect_request(body, gateway, bounds).await?;
             if let (Some(log), Some(proven)) = (&self.exchange.peer_log, &self.plan.proven) {
                 proofs::payload(log, proven, &totals)?;
             }
+            let began = Instant::now();
+            if let Some(changed) = judge.whole(&whole, &bounds.budget)? {
+                whole = changed;
+            }
+            gateway.metrics.stage(Stage::Check, began.elapsed());
             (Outgoing::Whole(whole), Sent::Whole(totals))
         };
         let opening = self.exchange.open(sent.totals_now()).await?;
 
+        if self.plan.call.subject.is_none() {
+            self.plan.call.subject = self.exchange.first_subject();
+        }
         let plan = &self.plan;
         metadata::strip_request(&mut parts.headers);
+        parts.headers.insert(metadata::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
         self.tell(&mut parts.headers);
         let opening = match &plan.next {
             Next::Remote(_, Hop::Peer(_)) => {
@@ -130,6 +161,10 @@ impl Leg {
                 let request = Request::from_parts(parts, outgoing);
                 forward::send(upstream, hop, request, &plan.bounds, progress).await?
             }
+            Next::HttpJson(backend, _) => {
+                let request = Request::from_parts(parts, outgoing);
+                (backend.call(&plan.method, request, &plan.bounds).await?, None)
+            }
             Next::Local(view) => {
                 let request = Request::from_parts(parts, Arriving::Request(Box::new(outgoing)));
                 let answer = Box::pin(provider::provide_locally(gateway, view, request));
@@ -147,6 +182,32 @@ impl Leg {
         let answered =
             forward::receive(response, in_flight, &hop, plan.method.server_streaming, &plan.bounds, progress).await?;
         Ok((self.shown(answered, &sent)?, sent, opening))
+    }
+
+    /// Who judges the messages of one direction, which come with these headers.
+    fn judge(&self, direction: Direction, headers: &HeaderMap) -> Judge {
+        let claimed = self.plan.call.subject.clone().filter(|_| direction == Direction::Request);
+        let Plan { types, bounds, .. } = &self.plan;
+        Judge::new(types, direction, headers, bounds.message, self.exchange.gathering(), claimed)
+    }
+
+    /// What of a whole answer goes on: at the provider's node what the grant allows, metered as it crosses.
+    fn judged(
+        &self,
+        gateway: &Gateway,
+        headers: &HeaderMap,
+        whole: Whole,
+        totals: Totals,
+    ) -> Result<(Whole, Totals, Judge), Refusal> {
+        let mut judge = self.judge(Direction::Response, headers);
+        let began = Instant::now();
+        let changed = judge.whole(&whole, &self.plan.bounds.budget)?;
+        gateway.metrics.stage(Stage::Check, began.elapsed());
+        let Some(changed) = changed else { return Ok((whole, totals, judge)) };
+        let mut meter = Meter::new(self.plan.bounds.message);
+        let framed = meter.push(&changed.joined()).and_then(|()| meter.finish());
+        let totals = framed.map_err(|error| Refusal::framing(error, "response"))?;
+        Ok((changed, totals, judge))
     }
 
     /// What another node answered, once it has shown that it has logged it.
@@ -173,15 +234,8 @@ impl Leg {
     }
 
     /// A whole answer: the closing entry first, then the answer leaves.
-    async fn finish(
-        mut self: Box<Self>,
-        mut headers: HeaderMap,
-        whole: Whole,
-        totals: Totals,
-        mut trailers: HeaderMap,
-        in_head: bool,
-        request: Sent,
-    ) -> Response<Answer> {
+    async fn finish(mut self: Box<Self>, mut headers: HeaderMap, answer: Finished, request: Sent) -> Response<Answer> {
+        let Finished { whole, totals, mut trailers, in_head, withheld } = answer;
         self.learn(&headers);
         let ending = forward::ending_of(&trailers, request.totals(), Some(totals), self.exchange.side());
         let proof = match self.exchange.close(ending).await {
@@ -198,6 +252,7 @@ impl Leg {
             return respond(headers, Answer::Whole(whole, None));
         }
         metadata::strip_response(&mut trailers);
+        withheld.tell(&mut trailers);
         respond(headers, Answer::Whole(whole, Some(trailers)))
     }
 
@@ -238,6 +293,15 @@ impl Leg {
     }
 }
 
+/// A whole answer that may be given.
+struct Finished {
+    whole: Whole,
+    totals: Totals,
+    trailers: HeaderMap,
+    in_head: bool,
+    withheld: Withheld,
+}
+
 /// Answers a call that is not carried, once the entry that says why is durable.
 pub(super) async fn refuse(mut exchange: Exchange, refusal: &Refusal) -> Response<Answer> {
     let trailers = forward::refused(&mut exchange, refusal).await;
@@ -258,7 +322,7 @@ async fn collect_request(body: Arriving, gateway: &Gateway, bounds: &Bounds) -> 
     match collected {
         Err(_) => Err(Refusal::deadline()),
         Ok(Err(CollectError::Framing(error))) => Err(Refusal::framing(error, "request")),
-        Ok(Err(CollectError::Broken(error))) => Err(Refusal::request_broken(error)),
+        Ok(Err(CollectError::Broken(error))) => Err(Refusal::of_request(error)),
         Ok(Err(CollectError::Budget)) => Err(Refusal::overloaded("bytes held in messages")),
         Ok(Ok((_, totals, _))) if totals.messages != 1 => {
             Err(Refusal::framing(FramingError::Count(totals.messages), "request"))
@@ -281,7 +345,7 @@ fn end_of_stream(exchange: &mut Exchange) -> End {
 
 fn hop_of(next: &Next, provider: &SystemId) -> Hop {
     match next {
-        Next::Remote(_, hop) => hop.clone(),
+        Next::Remote(_, hop) | Next::HttpJson(_, hop) => hop.clone(),
         Next::Local(_) => Hop::Peer(provider.clone()),
     }
 }

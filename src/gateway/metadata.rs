@@ -31,6 +31,14 @@ pub(super) const REFUSED: HeaderName = HeaderName::from_static("kopuro-refused")
 /// it, in an answer the grant's.
 pub(super) const PUBLICATION: HeaderName = HeaderName::from_static("kopuro-publication");
 
+/// In trailers: how many fields of the answer were withheld, because the grant does not allow them.
+pub(super) const WITHHELD: HeaderName = HeaderName::from_static("kopuro-withheld");
+/// In trailers, where the grant tells them: the paths of those fields, separated by commas.
+pub(super) const WITHHELD_FIELDS: HeaderName = HeaderName::from_static("kopuro-withheld-fields");
+
+/// Which encodings the next hop may use.
+pub(super) const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const TE: HeaderName = HeaderName::from_static("te");
 

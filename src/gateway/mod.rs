@@ -1,21 +1,26 @@
 //! The data path: an exchange from the moment a call arrives to the moment its answer has gone.
 //!
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
-//! side; [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
+//! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
 //! [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed.
 //!
 //! Invariant (promise 1): a request or an answer leaves this node only after its entry is durable. There is one place for each:
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
 
 mod accept;
+mod ask;
 mod body;
+mod catalogue;
 mod consumer;
 mod exchange;
 mod forward;
 mod framing;
+mod grant_plans;
+mod http_json;
 mod leg;
 mod metadata;
 mod node;
+mod node_grants;
 mod node_log;
 pub mod ordinary;
 mod own;
@@ -26,10 +31,14 @@ mod publication;
 mod recent;
 mod refusal;
 mod reload;
+mod stall;
+pub mod status;
 mod strangers;
+mod typed;
 mod untaken;
 mod upstream;
 mod view;
+mod web;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

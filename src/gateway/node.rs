@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt, TryStreamExt};
@@ -22,7 +22,9 @@ use uuid::Uuid;
 use super::Gateway;
 use super::accept::Listener;
 use super::body::Budget;
+use super::catalogue::CatalogueService;
 use super::exchange::{self, Recorder};
+use super::node_grants::NodeGrantsService;
 use super::node_log::{self, NodeLogService};
 use super::ordinary::{Health, Reflection};
 use super::own::OwnServices;
@@ -30,6 +32,7 @@ use super::peer_log::PeerLogs;
 use super::publication::Publishing;
 use super::recent::{self, RecentExchanges};
 use super::reload::{self, Files, Reload};
+use super::status::StatusSource;
 use super::strangers::Strangers;
 use super::upstream::Connections;
 use super::view::View;
@@ -168,7 +171,7 @@ impl Node {
         reload::tell_expiry(&metrics, &files.loaded);
         let connections = Connections::default();
         let (peer_logs, contradictions) = PeerLogs::new(config.node.data.join("peers"));
-        let view = View::new(&config, &files.loaded, &connections, &peer_logs)?;
+        let view = View::new(&config, &files.loaded, &connections, &peer_logs, None)?;
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
         let gateway = Arc::new(Gateway {
             view: ArcSwap::from_pointee(view),
@@ -227,6 +230,13 @@ impl Node {
         }
 
         let drain_limit = config.drain.limit;
+        let status = StatusSource {
+            gateway: Arc::downgrade(&gateway),
+            health: health.clone(),
+            identity,
+            started: Instant::now(),
+            published: publishing.as_ref().map(|publishing| publishing.publication().published()),
+        };
         let reload = Arc::new(Reload {
             config,
             gateway: gateway.clone(),
@@ -236,10 +246,11 @@ impl Node {
             files: tokio::sync::Mutex::new(files),
         });
         let mut background = vec![
-            tokio::spawn(telemetry::admin::serve(
+            tokio::spawn(telemetry::admin::serve_router(
                 admin_listener,
+                telemetry::admin::router(metrics_handle.clone(), health.clone())
+                    .merge(telemetry::admin::status_router(move || status.now())),
                 metrics_handle,
-                health.clone(),
                 abort.clone().cancelled_owned(),
             )),
             tokio::spawn(tell_ready(health.clone(), ready, metrics)),
@@ -450,7 +461,8 @@ fn own_services(
         });
         NodeLogService::new(log.clone(), is_node)
     });
-    Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log))
+    let asked = (CatalogueService::new(gateway, reflection.own().clone()), NodeGrantsService::new(gateway));
+    Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log, asked))
 }
 
 /// Services that a system may call, as far as this node's outbound list says; and subject access, where it is granted.

@@ -4,16 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue, TE};
-use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::Gateway;
-use super::body::{Outgoing, Whole};
+use super::ask;
 use super::exchange::{Recorder, unix_ms};
 use super::peer_log::{Contradiction, PeerLog, SIZES};
 use crate::log::entry::{Draft, ExchangeKey, Kind, Publication};
@@ -110,7 +107,7 @@ pub(super) async fn follow(
             () = gateway.peer_logs.changed() => {
                 for log in gateway.peer_logs.to_ask() {
                     let (gateway, stop) = (gateway.clone(), stop.clone());
-                    tokio::spawn(async move { stop.run_until_cancelled(ask(&gateway, &log)).await });
+                    tokio::spawn(async move { stop.run_until_cancelled(ask_until_proven(&gateway, &log)).await });
                 }
             }
             Some(contradiction) = found.recv() => {
@@ -122,7 +119,7 @@ pub(super) async fn follow(
 }
 
 /// Asks one peer until nothing of it waits.
-async fn ask(gateway: &Gateway, log: &Arc<PeerLog>) {
+async fn ask_until_proven(gateway: &Gateway, log: &Arc<PeerLog>) {
     let mut pause = PAUSE[0];
     loop {
         if log.pending() < SIZES {
@@ -154,33 +151,8 @@ async fn ask(gateway: &Gateway, log: &Arc<PeerLog>) {
 async fn prove(gateway: &Gateway, node: &Identity, sizes: Vec<u64>) -> Result<Vec<Vec<Hash>>, String> {
     let view = gateway.view();
     let peer = view.node(node).ok_or("the directory lists no such node any more")?;
-    let mut message = BytesMut::from(&[0][..]);
     let request = ProveConsistencyRequest { sizes };
-    message.put_u32(u32::try_from(request.encoded_len()).map_err(|error| error.to_string())?);
-    request.encode(&mut message).map_err(|error| error.to_string())?;
-    let mut request = http::Request::post(PATH).body(Outgoing::Whole(Whole::of(message.freeze())));
-    if let Ok(request) = &mut request {
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-    }
-    let request = request.map_err(|error| error.to_string())?;
-    let asking = async {
-        let (response, _in_flight) = peer.upstream.send(request).await.map_err(|error| error.to_string())?;
-        let (head, body) = response.into_parts();
-        let body = super::body::Arriving::Wire(body);
-        let collected = Whole::collect(body, LARGEST_ANSWER, &gateway.budget).await;
-        let (mut whole, _, trailers) = collected.map_err(|error| format!("{error:?}"))?;
-        let trailers = trailers.unwrap_or(head.headers);
-        match Status::from_header_map(&trailers) {
-            Some(status) if status.code() == tonic::Code::Ok => Ok(whole.take()),
-            Some(status) => Err(format!("{:?}: {}", status.code(), status.message())),
-            None => Err("no gRPC status".to_owned()),
-        }
-    };
-    let answer: Bytes =
-        tokio::time::timeout(PATIENCE, asking).await.map_err(|_| format!("no answer within {PATIENCE:?}"))??;
-    let message = answer.get(5..).ok_or("an answer without a message")?;
-    let answer = ProveConsistencyResponse::decode(message).map_err(|error| error.to_string())?;
+    let answer: ProveConsistencyResponse = ask::ask(gateway, peer, PATH, &request, LARGEST_ANSWER, PATIENCE).await?;
     let proofs = answer.proofs.iter().map(|proof| entry_proof::hashes(&proof.path));
     proofs.collect::<Result<_, _>>().map_err(|error| error.to_string())
 }

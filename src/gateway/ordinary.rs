@@ -17,6 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthApi, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::catalogue;
 use crate::oversight::subject;
 use crate::proto::DESCRIPTORS;
 use crate::schema::{Catalogue, FileIndex, SchemaError};
@@ -49,6 +50,11 @@ impl Reflection {
         Ok(Self { catalogue, own: own_descriptors()?, may_call })
     }
 
+    /// The types of the services that nodes themselves answer.
+    pub(super) fn own(&self) -> &DescriptorPool {
+        &self.own
+    }
+
     /// The current protocol, `grpc.reflection.v1`.
     pub fn v1(&self) -> tonic_reflection::server::v1::ServerReflectionServer<Self> {
         tonic_reflection::server::v1::ServerReflectionServer::new(self.clone())
@@ -64,7 +70,10 @@ impl Reflection {
         let peer = extensions.get::<Arc<PeerIdentity>>().ok_or_else(|| Status::unauthenticated("no identity"))?;
         let mut names: Vec<String> = FOR_ALL.iter().map(|name| (*name).to_owned()).collect();
         match &peer.identity {
-            Identity::System(system) => names.extend((self.may_call)(system)),
+            Identity::System(system) => {
+                names.push(catalogue::SERVICE.to_owned());
+                names.extend((self.may_call)(system));
+            }
             Identity::Auditor { .. } => names.push(FOR_AUDITORS.to_owned()),
             Identity::Node { .. } | Identity::Member(_) => {}
         }
@@ -79,7 +88,7 @@ impl std::fmt::Debug for Reflection {
 }
 
 /// The types of the services that a node itself answers.
-fn own_descriptors() -> Result<DescriptorPool, SchemaError> {
+pub(super) fn own_descriptors() -> Result<DescriptorPool, SchemaError> {
     let mut pool = DescriptorPool::new();
     let sets = [
         DESCRIPTORS,
@@ -205,7 +214,11 @@ impl Health {
 
 /// The node as a whole is asked for with no name, or as one of the services that it answers itself.
 fn is_own(service: &str) -> bool {
-    service.is_empty() || service == FOR_AUDITORS || subject::methods(service).is_some() || FOR_ALL.contains(&service)
+    service.is_empty()
+        || service == FOR_AUDITORS
+        || service == catalogue::SERVICE
+        || subject::methods(service).is_some()
+        || FOR_ALL.contains(&service)
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {

@@ -1,5 +1,6 @@
 //! The node's own gRPC services, beside what it carries: health for everybody, reflection for systems and auditors, the audit API for
-//! auditors, subject access and openings for systems with a grant. tonic serves them, on the connections that [`super::accept`] has identified.
+//! auditors, subject access and openings for systems with a grant, the catalogue for the member's systems, and what nodes ask each
+//! other. tonic serves them, on the connections that [`super::accept`] has identified.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,12 +9,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 
 use super::accept::Caller;
 use super::body::{Arriving, BoxError};
+use super::catalogue::CatalogueService;
+use super::node_grants::NodeGrantsService;
 use super::node_log::NodeLogService;
 use super::ordinary::{Health, Reflection};
 use super::refusal::Refusal;
@@ -23,6 +27,8 @@ use crate::oversight::subject::SubjectService;
 use crate::proto::kopuro::audit::v1::audit_log_server::AuditLogServer;
 use crate::proto::kopuro::audit::v1::openings_server::OpeningsServer;
 use crate::proto::kopuro::audit::v1::subject_access_server::SubjectAccessServer;
+use crate::proto::kopuro::catalogue::v1::catalogue_server::CatalogueServer;
+use crate::proto::kopuro::node::v1::node_grants_server::NodeGrantsServer;
 use crate::proto::kopuro::node::v1::node_log_server::NodeLogServer;
 use crate::telemetry::metrics::Listener as Role;
 
@@ -32,6 +38,8 @@ const AUDIT: &str = "/kopuro.audit.v1.AuditLog/";
 const NODE_LOG: &str = "/kopuro.node.v1.NodeLog/";
 const SUBJECT: &str = "/kopuro.audit.v1.SubjectAccess/";
 const OPENINGS: &str = "/kopuro.audit.v1.Openings/";
+const CATALOGUE: &str = "/kopuro.catalogue.v1.Catalogue/";
+const NODE_GRANTS: &str = "/kopuro.node.v1.NodeGrants/";
 
 /// tonic's router over them.
 #[derive(Debug, Clone)]
@@ -45,9 +53,13 @@ impl OwnServices {
         reflection: &Reflection,
         log: Option<(AuditService, SubjectService)>,
         node_log: Option<NodeLogService>,
+        (catalogue, node_grants): (CatalogueService, NodeGrantsService),
     ) -> Self {
-        let mut routes =
-            tonic::service::Routes::new(health.server()).add_service(reflection.v1()).add_service(reflection.v1alpha());
+        let mut routes = tonic::service::Routes::new(health.server())
+            .add_service(reflection.v1())
+            .add_service(reflection.v1alpha())
+            .add_service(CatalogueServer::new(catalogue))
+            .add_service(NodeGrantsServer::new(node_grants));
         if let Some((audit, subject)) = log {
             routes = routes
                 .add_service(AuditLogServer::new(audit))
@@ -63,15 +75,21 @@ impl OwnServices {
     /// Whether a path is one of ours on this listener.
     pub(super) fn serves(&self, role: Role, path: &str) -> bool {
         path.starts_with(HEALTH)
-            || role == Role::Nodes && path.starts_with(NODE_LOG)
+            || role == Role::Nodes && [NODE_LOG, NODE_GRANTS].iter().any(|own| path.starts_with(own))
             || role == Role::Systems
-                && [AUDIT, SUBJECT, OPENINGS].iter().chain(&REFLECTION).any(|own| path.starts_with(own))
+                && [AUDIT, SUBJECT, OPENINGS, CATALOGUE].iter().chain(&REFLECTION).any(|own| path.starts_with(own))
     }
 
     pub(super) async fn call(&self, caller: &Caller, mut request: Request<Arriving>) -> Response<tonic::body::Body> {
         request.extensions_mut().insert(caller.peer.clone());
         request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(caller.address) });
-        let answer: Result<_, Infallible> = self.routes.clone().oneshot(request.map(tonic::body::Body::new)).await;
+        // What is wrong with a request in another protocol has to arrive as tonic says it.
+        let told = |error: BoxError| match error.downcast::<Refusal>() {
+            Ok(refusal) => refusal.to_status(Side::Consumer).into(),
+            Err(error) => error,
+        };
+        let request = request.map(|body| tonic::body::Body::new(body.map_err(told)));
+        let answer: Result<_, Infallible> = self.routes.clone().oneshot(request).await;
         answer.unwrap_or_else(|never| match never {})
     }
 }

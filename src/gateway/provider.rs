@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError};
 
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -14,19 +13,20 @@ use super::body::{Answer, Arriving};
 use super::consumer::{address, content_type, path};
 use super::exchange::{Exchange, unix_ms};
 use super::forward::Hop;
-use super::leg::{self, Leg, Next, Plan};
+use super::leg::{self, Leg, Plan};
 use super::metadata::{self, NodeMetadata};
 use super::proofs;
 use super::recent::RecentError;
 use super::refusal::Refusal;
+use super::typed::Types;
 use super::view::View;
 use crate::log::entry::Side;
+use crate::policy::Denial;
 use crate::trust::identity::Identity;
 
 /// Carries a call of another member's node.
-pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
     let view = gateway.view();
-    let request = request.map(Arriving::Wire);
     run(gateway, &view, Some(caller), request).await
 }
 
@@ -125,20 +125,28 @@ fn authorise(
     let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
 
     let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
-    let grant = view
+    let (number, grant) = view
         .grants
-        .decide(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
+        .decide_numbered(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
         .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
-    exchange.class = grant.publication.unwrap_or_default();
-    grant.check_recorded(node.publication).map_err(denied)?;
+    // Not only the grant's: what the types' author allows may have been narrowed since.
+    if !method.is_for(&grant.legal_basis.code) {
+        return Err(denied(Denial::PurposeNotAllowed));
+    }
+    exchange.schema = Some(method.schema);
+    let plans = view.plans.of(number, method_name);
+    let plans = plans.map_err(|error| Refusal::unusable(service_name, method_name, error))?;
+    let types = Types { plans: plans.clone(), name_withheld: grant.name_withheld };
+    exchange.class = method.publication(grant.publication);
+    exchange.class.check_recorded(node.publication).map_err(denied)?;
 
     let backend = view
         .backend(&provider)
         .ok_or_else(|| Refusal::backend_unreachable(&provider, "this node's configuration has no back-end for it"))?;
-    let next = Next::Remote(backend.clone(), Hop::Backend(provider.clone()));
+    let next = backend.next(&method, Hop::Backend(provider.clone()))?;
     let bounds = gateway.bounds(&method, call.timeout, started);
-    Ok(Plan { consumer: node.consumer, provider, method, call, next, bounds, permit, proven })
+    Ok(Plan { consumer: node.consumer, provider, method, call, types, next, bounds, permit, proven })
 }
 
 /// The caller is a node of the directory.

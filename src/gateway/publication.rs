@@ -12,9 +12,11 @@ use super::Gateway;
 use super::node::NodeError;
 use crate::config::{NodeConfig, Publish};
 use crate::log::Log;
+use crate::oversight::portal::{LogSource, Sources, public_policy};
 use crate::oversight::publish::{Cosign, Publication, PublishError, PublishOptions, ServeOptions, Store};
 use crate::oversight::witness::Cosigners;
 use crate::telemetry;
+use crate::trust::note::Verifier;
 
 /// How long the last checkpoint of a node that stops may take.
 const LAST_LIMIT: Duration = Duration::from_secs(10);
@@ -39,6 +41,7 @@ impl Publishing {
     ) -> Result<Self, NodeError> {
         let granting = Arc::downgrade(gateway);
         let cosigners = config.witness.as_ref().map(Cosigners::from_config).transpose()?;
+        let key = config.log_signer()?.verifier();
         let options = PublishOptions {
             node: config.identity().to_string(),
             folder: config.node.data.clone(),
@@ -46,10 +49,13 @@ impl Publishing {
             interval: publish.interval,
             open_data: publish.open_data,
             directory: config.last_good_directory(),
-            grants: Arc::new(move || granting.upgrade().map(|gateway| gateway.view().grants.clone())),
+            grants: Arc::new(move || {
+                let view = granting.upgrade()?.view();
+                Some((view.grants.clone(), view.catalogue.clone()))
+            }),
+            portal: portal(config, publish, &key),
             cosign: cosigners.map(|cosigners| Arc::new(cosigners.for_log(log.clone())) as Cosign),
         };
-        let key = config.log_signer()?.verifier();
         let publication = Publication::start(log.clone(), key, options, health.clone()).await?;
         let (stop, address) = (CancellationToken::new(), listener.as_ref().map(|(_, address)| *address));
         let serving = listener.map(|(listener, _)| {
@@ -79,4 +85,20 @@ impl Publishing {
             let _ = serving.await;
         }
     }
+}
+
+/// What the portal beside this log shows: it, and whichever others the operator names.
+fn portal(config: &NodeConfig, publish: &Publish, key: &Verifier) -> Option<Sources> {
+    if !publish.portal.enabled {
+        return None;
+    }
+    let own = LogSource { url: "../".into(), vkey: key.to_string() };
+    // That it can be read has been seen when the cosigners were made.
+    let policy = config.witness.as_ref().and_then(|witness| std::fs::read_to_string(&witness.policy).ok());
+    let policy = policy.map(|policy| public_policy(&policy));
+    Some(Sources {
+        logs: std::iter::once(own).chain(publish.portal.logs.iter().cloned()).collect(),
+        policy,
+        monitor: publish.portal.monitor.clone(),
+    })
 }

@@ -8,10 +8,15 @@ use http::HeaderMap;
 use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::body::BoxError;
 use super::framing::FramingError;
 use super::metadata::MetadataError;
+use super::typed::ENCODINGS;
+use crate::log::further::Direction;
 use crate::policy::Denial;
 use crate::proto::kopuro::log::v1::Side;
+use crate::schema::json::JsonError;
+use crate::schema::plan::Violation;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 
 /// The domain of our `ErrorInfo`.
@@ -133,15 +138,125 @@ impl Refusal {
                 Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", format!("{direction}: {error}"))
             }
             _ if direction == "request" => {
-                Self::new(Code::InvalidArgument, "MALFORMED_MESSAGE", format!("{direction}: {error}"))
+                Self::new(Code::InvalidArgument, "MESSAGE_MALFORMED", format!("{direction}: {error}"))
             }
-            _ => Self::new(Code::Internal, "MALFORMED_MESSAGE", format!("{direction}: {error}")),
+            _ => Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("{direction}: {error}")),
         }
+    }
+
+    /// A message breaks its type's rules, or the grant's. Never holds a value of it.
+    pub(super) fn violation(violation: &Violation, direction: Direction) -> Self {
+        let (code, reason, of) = match (direction, violation) {
+            (Direction::Response, _) => (Code::Internal, "RESPONSE_MALFORMED", "response"),
+            (Direction::Request, Violation::Unknown { .. } | Violation::UnknownType { .. }) => {
+                (Code::InvalidArgument, "UNKNOWN_FIELD", "request")
+            }
+            (Direction::Request, Violation::Rule { .. }) => (Code::InvalidArgument, "RULE_VIOLATED", "request"),
+            (Direction::Request, _) => (Code::InvalidArgument, "MESSAGE_MALFORMED", "request"),
+        };
+        Self::new(code, reason, format!("{of}: {violation}"))
+    }
+
+    /// A compressed message that cannot be read.
+    pub(super) fn compression(direction: Direction, why: &str) -> Self {
+        match direction {
+            Direction::Request => {
+                Self::new(Code::InvalidArgument, "MESSAGE_MALFORMED", format!("request: a compressed message: {why}"))
+            }
+            Direction::Response => {
+                Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("response: a compressed message: {why}"))
+            }
+        }
+    }
+
+    /// A message compressed in a way that the node does not know: it could not look inside.
+    pub(super) fn encoding_unknown(direction: Direction, name: &str) -> Self {
+        match direction {
+            Direction::Request => Self::new(
+                Code::Unimplemented,
+                "ENCODING_UNKNOWN",
+                format!("request: messages may come as {ENCODINGS}, not as {name:?}"),
+            ),
+            Direction::Response => Self::new(
+                Code::Internal,
+                "RESPONSE_MALFORMED",
+                format!("response: compressed as {name:?}, which was not accepted"),
+            ),
+        }
+    }
+
+    /// A compressed message that is too large when it is not.
+    pub(super) fn decompressed_too_large(direction: Direction, limit: u32) -> Self {
+        let of = if direction == Direction::Request { "request" } else { "response" };
+        let what = format!("{of}: a compressed message has more than the limit of {limit} bytes");
+        Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", what)
+    }
+
+    /// Metadata and message speak of different people.
+    pub(super) fn subject_mismatch() -> Self {
+        let what = "metadata kopuro-subject names somebody whom the request is not about: leave it out, the node takes \
+                    the subject from the message";
+        Self::new(Code::InvalidArgument, "SUBJECT_MISMATCH", what)
+    }
+
+    /// The types cannot be judged by: nothing passes.
+    pub(super) fn unusable(service: &str, method: &str, why: impl std::fmt::Display) -> Self {
+        let what = format!("{service}/{method}: the grant or the types cannot be used, so nothing passes: {why}");
+        Self::new(Code::FailedPrecondition, "GRANT_UNUSABLE", what)
     }
 
     /// The sender of a request stopped in the middle.
     pub(super) fn request_broken(why: impl std::fmt::Display) -> Self {
         Self::new(Code::Cancelled, "REQUEST_INTERRUPTED", format!("the request ended before it was whole: {why}"))
+    }
+
+    /// The same; or what is wrong with it, where it was read in another protocol.
+    pub(super) fn of_request(why: BoxError) -> Self {
+        match why.downcast::<Self>() {
+            Ok(refusal) => *refusal,
+            Err(why) => Self::request_broken(why),
+        }
+    }
+
+    /// A request in JSON that is not one of its type.
+    pub(super) fn json(error: &JsonError) -> Self {
+        let (code, reason) = match error {
+            JsonError::UnknownField { .. } => (Code::InvalidArgument, "UNKNOWN_FIELD"),
+            JsonError::TooLarge(_) | JsonError::TooManyValues(_) => (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            _ => (Code::InvalidArgument, "MESSAGE_MALFORMED"),
+        };
+        Self::new(code, reason, format!("request: {error}"))
+    }
+
+    /// An answer that cannot be told in JSON, or is not one of its type.
+    pub(super) fn answer(why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("response: {why}"))
+    }
+
+    /// A request in another protocol than gRPC that breaks that protocol's rules.
+    pub(super) fn protocol(code: Code, what: impl Into<String>) -> Self {
+        Self::new(code, "MALFORMED_CALL", what)
+    }
+
+    /// Asked by a page of another site, in a browser that holds the system's certificate.
+    pub(super) fn cross_site() -> Self {
+        let what = "a page of another site may not call with this system's certificate";
+        Self::new(Code::PermissionDenied, "CROSS_SITE", what)
+    }
+
+    /// No method has this address.
+    pub(super) fn no_route(method: &http::Method) -> Self {
+        let what = "no method has this path: POST /package.Service/Method, or a path of google.api.http";
+        Self::new(Code::NotFound, "ROUTE_UNKNOWN", format!("{method}: {what}"))
+    }
+
+    /// Several methods have this address.
+    pub(super) fn route_ambiguous(paths: &[&str]) -> Self {
+        Self::new(
+            Code::FailedPrecondition,
+            "ROUTE_AMBIGUOUS",
+            format!("several methods have this path: call one by its own, or name a provider: {}", paths.join(", ")),
+        )
     }
 
     /// The log cannot be written.
@@ -188,6 +303,17 @@ impl Refusal {
     /// The provider's own system cannot be reached.
     pub(super) fn backend_unreachable(system: &SystemId, why: impl std::fmt::Display) -> Self {
         Self::new(Code::Unavailable, "BACKEND_UNREACHABLE", format!("{system} cannot be reached: {why}"))
+    }
+
+    /// A stream of requests for a back-end that speaks HTTP and JSON.
+    pub(super) fn backend_cannot_stream(method: &str) -> Self {
+        let what = format!("{method}: the provider's system takes no stream of requests");
+        Self::new(Code::Unimplemented, "BACKEND_CANNOT_STREAM", what)
+    }
+
+    /// A back-end that should answer in JSON does not.
+    pub(super) fn not_json(who: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
+        Self::new(Code::Internal, "RESPONSE_MALFORMED", format!("{who} did not answer as its type asks: {what}"))
     }
 
     /// The call was on its way when the other end broke off.
@@ -259,3 +385,11 @@ impl Refusal {
         trailers
     }
 }
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}

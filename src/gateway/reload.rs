@@ -125,7 +125,9 @@ impl Reload {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let view = View::new(&self.config, &loaded, &self.gateway.connections, &self.gateway.peer_logs)?;
+        let previous = self.gateway.view();
+        let (connections, logs) = (&self.gateway.connections, &self.gateway.peer_logs);
+        let view = View::new(&self.config, &loaded, connections, logs, Some(&previous))?;
         self.catalogue.store(view.catalogue.clone());
         self.gateway.view.store(Arc::new(view));
         self.judge_connections(&loaded);

@@ -80,18 +80,24 @@ pub(super) enum UpstreamError {
 }
 
 struct Connection {
-    destination: String,
+    link: Arc<Link>,
     sender: SendRequest<Outgoing>,
     in_flight: AtomicUsize,
+}
+
+/// A connection as far as its certificate is concerned.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) destination: String,
     /// Its chain; empty without TLS.
-    peer: Vec<CertificateDer<'static>>,
+    pub(super) peer: Vec<CertificateDer<'static>>,
     /// Ends the connection and all calls on it.
-    cut: CancellationToken,
+    pub(super) cut: CancellationToken,
 }
 
 /// Every connection of a node that is pooled or carries a call, whatever became of the view that it was made under.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Connections(Arc<Mutex<Vec<Weak<Connection>>>>);
+pub(super) struct Connections(Arc<Mutex<Vec<Weak<Link>>>>);
 
 impl Connections {
     /// Looks again at the certificates behind open connections, each with its destination's name; those that no longer hold
@@ -106,13 +112,14 @@ impl Connections {
         }
     }
 
-    fn add(&self, connection: &Arc<Connection>) {
+    /// One more.
+    pub(super) fn add(&self, connection: &Arc<Link>) {
         let mut all = self.lock();
         all.retain(|connection| connection.strong_count() > 0);
         all.push(Arc::downgrade(connection));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Connection>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Link>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -189,6 +196,11 @@ impl Upstream {
         }
     }
 
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        (&self.address, self.open_connections(), self.has_just_failed())
+    }
+
     /// Open connections at this moment.
     pub(super) fn open_connections(&self) -> usize {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +255,7 @@ impl Upstream {
             Ok(connection) => {
                 *last = None;
                 let connection = Arc::new(connection);
-                self.all.add(&connection);
+                self.all.add(&connection.link);
                 self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
                 Ok(connection)
             }
@@ -263,11 +275,7 @@ impl Upstream {
             return self.handshake(tcp, Vec::new()).await;
         };
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_owned())?;
-        let stream = TlsConnector::from(tls.clone())
-            .connect(name, tcp)
-            .await
-            .map_err(|error| crate::trust::tls::explain(&error))?;
+        let stream = secure(tls, host, tcp).await?;
         let (_, session) = stream.get_ref();
         if session.alpn_protocol() != Some(b"h2") {
             return Err("the other end does not speak HTTP/2 (ALPN h2)".into());
@@ -298,7 +306,8 @@ impl Upstream {
                 tracing::debug!(%destination, error = %root_cause(&error), "connection ended");
             }
         });
-        Ok(Connection { destination: self.name.clone(), sender, in_flight: AtomicUsize::new(0), peer, cut })
+        let link = Arc::new(Link { destination: self.name.clone(), peer, cut });
+        Ok(Connection { link, sender, in_flight: AtomicUsize::new(0) })
     }
 
     fn forget(&self, gone: &Arc<Connection>) {
@@ -311,13 +320,13 @@ impl Upstream {
 
 impl Connection {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed() && !self.cut.is_cancelled()
+        !self.sender.is_closed() && !self.link.cut.is_cancelled()
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("destination", &self.destination).finish_non_exhaustive()
+        f.debug_struct("Connection").field("link", &self.link).finish_non_exhaustive()
     }
 }
 
@@ -341,6 +350,17 @@ impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// TLS to a destination.
+pub(super) async fn secure(
+    tls: &Arc<rustls::ClientConfig>,
+    host: &str,
+    tcp: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
+    let name = ServerName::try_from(host.to_owned())?;
+    let connected = TlsConnector::from(tls.clone()).connect(name, tcp).await;
+    connected.map_err(|error| crate::trust::tls::explain(&error).into())
 }
 
 /// What a broken HTTP/2 stream means in gRPC (the protocol's table of error codes).

@@ -4,18 +4,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{Loaded, NodeConfig};
+use crate::config::{Loaded, NodeConfig, Protocol};
 use crate::oversight::subject::{self, NotPermitted};
 use crate::policy::{Denial, Grant, Grants, Outbound};
-use crate::schema::Catalogue;
+use crate::schema::{Catalogue, Method};
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
 use super::exchange::unix_ms;
+use super::forward::Hop;
+use super::grant_plans::GrantPlans;
+use super::http_json::HttpJson;
+use super::leg::Next;
 use super::node::NodeError;
 use super::peer_log::{PeerLog, PeerLogs};
+use super::refusal::Refusal;
 use super::upstream::{Connections, Upstream, UpstreamLimits};
 
 /// What a proof may add to a call's headers between nodes.
@@ -28,12 +33,24 @@ pub(crate) struct View {
     pub(super) directory: Arc<Directory>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) grants: Arc<Grants>,
+    pub(super) plans: GrantPlans,
     pub(super) outbound: Arc<Outbound>,
     pub(super) anchors: Arc<Anchors>,
-    /// Of both listeners.
+    /// Of the nodes' listener.
     pub(super) server: Arc<rustls::ServerConfig>,
+    /// Of the systems' listener.
+    pub(super) systems_server: Arc<rustls::ServerConfig>,
+    /// The last second at which the node's own chain is valid.
+    pub(super) certificate_until_unix: i64,
     peers: HashMap<MemberId, Vec<Peer>>,
-    backends: HashMap<SystemId, Arc<Upstream>>,
+    backends: HashMap<SystemId, Backend>,
+}
+
+/// A system of this member, by what it speaks.
+#[derive(Debug, Clone)]
+pub(super) enum Backend {
+    Grpc(Arc<Upstream>),
+    HttpJson(Arc<HttpJson>),
 }
 
 /// Another member's node.
@@ -51,6 +68,7 @@ impl View {
         loaded: &Loaded,
         connections: &Connections,
         logs: &PeerLogs,
+        previous: Option<&Self>,
     ) -> Result<Self, NodeError> {
         let limits = UpstreamLimits {
             connections: config.limits.connections_per_peer.get(),
@@ -77,17 +95,30 @@ impl View {
                 false => None,
             };
             let address = backend.endpoint.authority();
-            let upstream = Upstream::new(system.to_string(), address, tls, limits, connections.clone())?;
-            backends.insert(system.clone(), Arc::new(upstream));
+            let (name, all) = (system.to_string(), connections.clone());
+            let backend = match backend.protocol {
+                Protocol::Grpc => Backend::Grpc(Arc::new(Upstream::new(name, address, tls, limits, all)?)),
+                Protocol::HttpJson => {
+                    Backend::HttpJson(Arc::new(HttpJson::new(name, &backend.endpoint, tls, limits, all)?))
+                }
+            };
+            backends.insert(system.clone(), backend);
         }
         Ok(Self {
             member: config.node.member.clone(),
             directory: loaded.directory.clone(),
             catalogue: loaded.catalogue.clone(),
+            plans: GrantPlans::new(
+                &loaded.grants,
+                &loaded.catalogue,
+                previous.map(|previous| (&*previous.grants, &previous.plans)),
+            ),
             grants: loaded.grants.clone(),
             outbound: loaded.outbound.clone(),
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
+            systems_server: tls::with_http1(&loaded.server_tls),
+            certificate_until_unix: loaded.certificate_until_unix,
             peers,
             backends,
         })
@@ -136,8 +167,37 @@ impl View {
         granted.into_keys().filter(|name| subject::methods(name).is_some()).map(str::to_owned).collect()
     }
 
+    /// All other members' nodes, in no order.
+    pub(super) fn all_peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().flatten()
+    }
+
+    /// All systems of this member that calls go to, in no order.
+    pub(super) fn all_backends(&self) -> impl Iterator<Item = (&SystemId, &Backend)> {
+        self.backends.iter()
+    }
+
     /// A system of this member.
-    pub(super) fn backend(&self, system: &SystemId) -> Option<&Arc<Upstream>> {
+    pub(super) fn backend(&self, system: &SystemId) -> Option<&Backend> {
         self.backends.get(system)
+    }
+}
+
+impl Backend {
+    /// Address, open connections, and whether connecting has just failed.
+    pub(super) fn standing(&self) -> (&str, usize, bool) {
+        match self {
+            Self::Grpc(upstream) => upstream.standing(),
+            Self::HttpJson(backend) => backend.standing(),
+        }
+    }
+
+    /// As the next hop of a call of this method.
+    pub(super) fn next(&self, method: &Method, hop: Hop) -> Result<Next, Refusal> {
+        match self {
+            Self::Grpc(upstream) => Ok(Next::Remote(upstream.clone(), hop)),
+            Self::HttpJson(_) if method.client_streaming => Err(Refusal::backend_cannot_stream(&method.path)),
+            Self::HttpJson(backend) => Ok(Next::HttpJson(backend.clone(), hop)),
+        }
     }
 }

@@ -9,20 +9,20 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use super::proof::{self, ProofError};
-use super::tree::{Hash, RightEdge, Subtrees};
+use super::tree::{Hash, Subtrees};
 
 /// How many slots an entry commits to at least; those without a value are there all the same.
 pub const SLOTS: u8 = 8;
 
-/// The root over slots 0 to 7 (or as far as values go: to 8 where fields are hidden), each given with its number; the last value of a slot counts.
+/// The root over slots 0 to 7, or as far as values go, each given with its number; the last value of a slot counts.
 pub fn root(key: &[u8; 32], fields: &[(u8, &[u8])]) -> Hash {
-    root_of(&slots(key, fields))
+    Slots::new(key, fields).root()
 }
 
 /// The root, and the openings of those of `open` that have a value: as [`root`] and [`Opening::new`], in one go.
 pub fn commit(key: &[u8; 32], fields: &[(u8, &[u8])], open: &[u8]) -> (Hash, Vec<Opening>) {
-    let leaves = slots(key, fields);
-    (root_of(&leaves), open.iter().filter_map(|slot| opening(key, fields, &leaves, *slot)).collect())
+    let slots = Slots::new(key, fields);
+    (slots.root(), open.iter().filter_map(|slot| slots.open(*slot)).collect())
 }
 
 /// What opens one slot of a commitment to whoever is shown it: value, salt, and the way to the root.
@@ -43,7 +43,7 @@ pub struct Opening {
 impl Opening {
     /// Opens a slot; none where it has no value.
     pub fn new(key: &[u8; 32], fields: &[(u8, &[u8])], slot: u8) -> Option<Self> {
-        opening(key, fields, &slots(key, fields), slot)
+        Slots::new(key, fields).open(slot)
     }
 
     /// Checks that this value is what the commitment with this root holds in the slot.
@@ -59,26 +59,51 @@ impl std::fmt::Debug for Opening {
     }
 }
 
-fn root_of(leaves: &[Hash]) -> Hash {
-    let mut edge = RightEdge::default();
-    leaves.iter().for_each(|slot| edge.push(*slot));
-    edge.root()
+/// The slots of one commitment, hashed.
+struct Slots<'f> {
+    key: Hmac<Sha256>,
+    values: Vec<Option<&'f [u8]>>,
+    /// Complete subtrees: the leaves, the nodes above two of them, and so on.
+    levels: Vec<Vec<Hash>>,
 }
 
-fn opening(key: &[u8; 32], fields: &[(u8, &[u8])], leaves: &[Hash], slot: u8) -> Option<Opening> {
-    let (_, value) = fields.iter().rev().find(|(number, _)| *number == slot)?;
-    let path = proof::inclusion(&mut SlotTree(leaves), slot.into(), leaves.len() as u64).ok()?;
-    Some(Opening { slot, salt: salt(&keyed(key), slot), value: value.to_vec(), slots: leaves.len() as u8, path })
-}
+impl<'f> Slots<'f> {
+    fn new(key: &[u8; 32], fields: &[(u8, &'f [u8])]) -> Self {
+        let key = keyed(key);
+        let count = fields.iter().map(|(slot, _)| slot.saturating_add(1)).fold(SLOTS, u8::max);
+        let mut values = vec![None; count.into()];
+        for (slot, value) in fields {
+            // There is no slot 255: a commitment has at most 255.
+            if let Some(place) = values.get_mut(usize::from(*slot)) {
+                *place = Some(*value);
+            }
+        }
+        let leaf = |(slot, value): (u8, &Option<&[u8]>)| {
+            Hash::of_leaf(&match value {
+                Some(value) => committed(slot, &salt(&key, slot), value),
+                None => derived(&key, b"kopuro/absent/v1", slot),
+            })
+        };
+        let mut levels = vec![(0..count).zip(&values).map(leaf).collect::<Vec<_>>()];
+        while let Some(below) = levels.last().filter(|below| below.len() > 1) {
+            let above = below.as_chunks::<2>().0.iter().map(|[left, right]| Hash::of_node(left, right)).collect();
+            levels.push(above);
+        }
+        Self { key, values, levels }
+    }
 
-fn slots(key: &[u8; 32], fields: &[(u8, &[u8])]) -> Vec<Hash> {
-    let key = &keyed(key);
-    let count = fields.iter().map(|(slot, _)| slot.saturating_add(1)).fold(SLOTS, u8::max);
-    let slot = |slot: u8| match fields.iter().rev().find(|(number, _)| *number == slot) {
-        Some((_, value)) => committed(slot, &salt(key, slot), value),
-        None => derived(key, b"kopuro/absent/v1", slot),
-    };
-    (0..count).map(|number| Hash::of_leaf(&slot(number))).collect()
+    fn root(&self) -> Hash {
+        let Ok(root) = Levels(&self.levels).root_of(0, self.values.len() as u64);
+        root
+    }
+
+    fn open(&self, slot: u8) -> Option<Opening> {
+        let value = (*self.values.get(usize::from(slot))?)?.to_vec();
+        let count = self.values.len();
+        let path = proof::inclusion(&mut Levels(&self.levels), slot.into(), count as u64).ok()?;
+        // At most 255, by the slots' numbers.
+        Some(Opening { slot, salt: salt(&self.key, slot), value, slots: count as u8, path })
+    }
 }
 
 /// HMAC under the exchange's key, which costs half of each HMAC and is the same for all slots.
@@ -104,17 +129,14 @@ fn committed(slot: u8, salt: &[u8; 32], value: &[u8]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// The few slots themselves, as a source of proofs.
-struct SlotTree<'a>(&'a [Hash]);
+/// Complete subtrees, level by level, as a source of roots and proofs.
+struct Levels<'a>(&'a [Vec<Hash>]);
 
-impl Subtrees for SlotTree<'_> {
+impl Subtrees for Levels<'_> {
     type Error = std::convert::Infallible;
 
     fn complete(&mut self, level: u32, index: u64) -> Result<Hash, Self::Error> {
-        let from = (index << level) as usize;
-        let mut edge = RightEdge::default();
-        self.0[from..from + (1 << level)].iter().for_each(|leaf| edge.push(*leaf));
-        Ok(edge.root())
+        Ok(self.0[level as usize][index as usize])
     }
 }
 
@@ -139,6 +161,29 @@ mod tests {
         assert_eq!(Opening::new(&key, &fields, 1), None);
         assert_ne!(root, super::root(&[8; 32], &fields), "another key");
         assert_ne!(root, super::root(&key, &fields[..2]), "an empty value is not an absent one");
+    }
+
+    #[test]
+    fn every_number_of_slots_has_the_root_of_its_tree() {
+        use crate::log::tree::RightEdge;
+        let key = [7; 32];
+        for count in SLOTS..=u8::MAX {
+            let fields: Vec<(u8, &[u8])> =
+                (0..count).filter(|slot| slot % 3 > 0).map(|slot| (slot, &b"x"[..])).collect();
+            let last = fields.last().map_or(SLOTS, |(slot, _)| SLOTS.max(slot + 1));
+            let (root, openings) = commit(&key, &fields, &[1, 2, last - 1, 254, 255]);
+            let mut edge = RightEdge::default();
+            for slot in 0..last {
+                edge.push(Hash::of_leaf(&match slot % 3 {
+                    0 => derived(&keyed(&key), b"kopuro/absent/v1", slot),
+                    _ => committed(slot, &salt(&keyed(&key), slot), b"x"),
+                }));
+            }
+            assert_eq!(root, edge.root());
+            assert!(openings.len() >= 2);
+            openings.iter().for_each(|opening| opening.verify(root).unwrap());
+        }
+        assert_eq!(commit(&key, &[(255, b"x")], &[]).0, commit(&key, &[(255, b"y")], &[]).0, "there is no such slot");
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub const FIRST_FURTHER: u8 = 9;
 /// The most further fields of one entry.
 pub const MAX_FURTHER: u8 = 128;
 
-/// K: 32 random bytes of one exchange, from which the salts of all its entries are derived. Wiped when dropped.
+/// What a private value takes besides its bytes: tags, lengths, number of the slot.
+const SLOT_OVERHEAD: usize = 16;
+
+/// K: 32 random bytes of one exchange, from which the salts of its entries are derived; those with further fields have each a key
+/// of their own. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ExchangeKey([u8; 32]);
 
@@ -82,7 +86,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A draft with nothing but what every entry has; the key is the exchange's own, the same in all its entries.
+    /// A draft with nothing but what every entry has; the key is the exchange's own.
     pub fn new(kind: Kind, exchange_id: Uuid, time_unix_ms: i64, key: &ExchangeKey) -> Self {
         Self {
             kind,
@@ -118,14 +122,59 @@ impl Draft {
     }
 
     /// Commits to one more subject or a committed field, in the next slot that has no name; false, and nothing is added,
-    /// when there are [`MAX_FURTHER`] already.
+    /// when there are [`MAX_FURTHER`] already, or where the entry would become too large.
     pub fn add(&mut self, field: &FurtherField) -> bool {
+        self.add_encoded(Zeroizing::new(field.encode_to_vec())).is_ok()
+    }
+
+    /// The same of an encoded field; gives it back where there is no room.
+    pub(super) fn add_encoded(&mut self, field: Zeroizing<Vec<u8>>) -> Result<(), Zeroizing<Vec<u8>>> {
         let next = self.private.iter().map(|(slot, _)| slot + 1).fold(FIRST_FURTHER, u8::max);
-        let room = next < FIRST_FURTHER + MAX_FURTHER;
-        if room {
-            self.private.push((next, Zeroizing::new(field.encode_to_vec())));
+        if next >= FIRST_FURTHER + MAX_FURTHER || self.takes() + SLOT_OVERHEAD + field.len() > MAX_ENTRY {
+            return Err(field);
         }
-        room
+        if next == FIRST_FURTHER {
+            // Entries of one exchange hold different persons in the same further slot: with the same key it had the same salt,
+            // and whoever were shown one, and the neighbour of the other, could guess the other.
+            self.key = ExchangeKey::generate();
+        }
+        self.private.push((next, field));
+        Ok(())
+    }
+
+    /// Whether so many further fields, of so many bytes in all (paths and values), find room.
+    pub(super) fn has_room_for(&self, fields: usize, bytes: usize) -> bool {
+        // Tags and lengths within a field.
+        const INNER: usize = 32;
+        let there = self.private.iter().filter(|(slot, _)| *slot >= FIRST_FURTHER).count();
+        there + fields <= usize::from(MAX_FURTHER)
+            && self.takes() + bytes + fields * (SLOT_OVERHEAD + INNER) <= MAX_ENTRY
+    }
+
+    /// How many bytes its private half takes at most, once it is sealed.
+    fn takes(&self) -> usize {
+        // The key, the seal, and of what is hidden all but the texts.
+        const FIXED: usize = 512;
+        let private: usize = self.private.iter().map(|(_, value)| SLOT_OVERHEAD + value.len()).sum();
+        let texts = [&self.consumer, &self.provider, &self.service, &self.method, &self.legal_basis, &self.reason];
+        let notes = self.peer_checkpoint.len() + self.other_peer_checkpoint.len();
+        FIXED + private + notes + texts.iter().map(|text| SLOT_OVERHEAD + text.len()).sum::<usize>()
+    }
+
+    /// An entry of its own for more subjects and committed fields of the same exchange: KIND_SUBJECTS, with the same names,
+    /// class and schema, and nothing private yet.
+    pub fn for_subjects(&self, time_unix_ms: i64) -> Self {
+        Self {
+            consumer: self.consumer.clone(),
+            provider: self.provider.clone(),
+            service: self.service.clone(),
+            method: self.method.clone(),
+            legal_basis: self.legal_basis.clone(),
+            publication: self.publication,
+            delay_days: self.delay_days,
+            schema: self.schema,
+            ..Self::new(Kind::Subjects, self.exchange_id, time_unix_ms, &self.key)
+        }
     }
 
     /// Computes the commitment and encodes both halves. Of a delayed or sealed exchange the entry shows its class and the

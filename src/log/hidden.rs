@@ -11,7 +11,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::commitment::{self, Opening};
-use super::entry::{Entry, MAX_ENTRY, OpenedEntry, Publication, Slot};
+use super::entry::{Entry, FIRST_FURTHER, MAX_ENTRY, MAX_FURTHER, OpenedEntry, Publication, Slot};
 use super::proof::ProofError;
 use super::tree::Hash;
 
@@ -189,12 +189,40 @@ impl<'p> Private<'p> {
 
     /// The value of a slot.
     pub fn value(&self, slot: Slot) -> Option<&'p [u8]> {
-        self.fields.iter().rev().find(|(number, _)| *number == slot as u8).map(|(_, value)| *value)
+        self.value_at(slot as u8)
+    }
+
+    /// Everybody whom the entry names as a subject, with the slot that does: SLOT_SUBJECT and further ones, ascending.
+    pub fn subjects(&self) -> Vec<(u8, &'p [u8])> {
+        let first = self.value(Slot::Subject).map(|subject| (Slot::Subject as u8, subject));
+        let further = self.further().into_iter();
+        let further = further.filter_map(|slot| Some((slot, further_subject(self.value_at(slot)?)?)));
+        first.into_iter().chain(further).collect()
+    }
+
+    /// The value of a slot by its number, further ones included.
+    pub fn value_at(&self, slot: u8) -> Option<&'p [u8]> {
+        self.fields.iter().rev().find(|(number, _)| *number == slot).map(|(_, value)| *value)
+    }
+
+    /// Numbers of the further slots that have a value, ascending.
+    pub fn further(&self) -> Vec<u8> {
+        let slots = self.fields.iter().map(|(slot, _)| *slot);
+        let mut further: Vec<u8> =
+            slots.filter(|slot| (FIRST_FURTHER..FIRST_FURTHER + MAX_FURTHER).contains(slot)).collect();
+        further.sort_unstable();
+        further.dedup();
+        further
     }
 
     /// What opens a slot; none where it has no value.
     pub fn open(&self, slot: Slot) -> Option<Opening> {
-        Opening::new(self.key, &self.fields, slot as u8)
+        self.open_at(slot as u8)
+    }
+
+    /// The same of a slot by its number.
+    pub fn open_at(&self, slot: u8) -> Option<Opening> {
+        Opening::new(self.key, &self.fields, slot)
     }
 }
 
@@ -202,6 +230,19 @@ impl std::fmt::Debug for Private<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Private(…)")
     }
+}
+
+/// The subject in an encoded FurtherField, where it holds one. Of a oneof the last field counts.
+fn further_subject(mut bytes: &[u8]) -> Option<&[u8]> {
+    let mut subject = None;
+    while !bytes.is_empty() {
+        match field(&mut bytes)? {
+            (1, Value::Bytes(value)) => subject = Some(value),
+            (2, Value::Bytes(_)) | (3, Value::Number(_)) => subject = None,
+            _ => {}
+        }
+    }
+    subject
 }
 
 /// A protobuf field's value, as far as anybody here cares.
@@ -235,7 +276,7 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::super::entry::{Draft, ExchangeKey, Kind, Outcome, Record, Side};
+    use super::super::entry::{Draft, ExchangeKey, Kind, Outcome, PrivateField, PrivateFields, Record, Side};
     use super::*;
 
     fn draft(publication: Publication, text: &str, time: i64) -> Draft {
@@ -315,6 +356,35 @@ mod tests {
         assert!(matches!(verify_opened(&opened, &shown.encode_to_vec()), Err(OpenedError::Fields(_))));
     }
 
+    #[test]
+    fn subjects_are_those_that_the_entry_commits_to() {
+        let further = |who: &[u8]| [&[0x0a, who.len() as u8][..], who].concat();
+        let field = |slot: i32, value: Vec<u8>| PrivateField { slot, value: value.into() };
+        let half = PrivateFields {
+            key: vec![7; 32].into(),
+            fields: vec![
+                field(10, further(b"ten")),
+                field(2, b"two".to_vec()),
+                field(9, further(b"not this one")),
+                field(9, further(b"nine")),
+                // Of a oneof the last counts; a committed field; no FurtherField; no further slot.
+                field(11, [further(b"eleven"), vec![0x12, 0]].concat()),
+                field(12, [vec![0x18, 5], further(b"twelve")].concat()),
+                field(13, vec![0x0a, 9, 1]),
+                field(3, further(b"three")),
+                field(137, further(b"beyond")),
+            ],
+        };
+        let half = half.encode_to_vec();
+        let private = Private::read(&half).unwrap();
+        let expected: [(u8, &[u8]); 4] = [(2, b"two"), (9, b"nine"), (10, b"ten"), (12, b"twelve")];
+        assert_eq!(private.subjects(), expected);
+        assert_eq!(private.further(), [9, 10, 11, 12, 13]);
+        for (slot, _) in expected {
+            private.open_at(slot).unwrap().verify(private.commitment()).unwrap();
+        }
+    }
+
     proptest! {
         #[test]
         fn a_hidden_entry_merges_to_what_a_public_one_says(text in "\\PC{0,80}", time in any::<i64>(), sealed: bool) {
@@ -335,6 +405,15 @@ mod tests {
             let opened = OpenedEntry { hidden: bytes.clone().into(), ..OpenedEntry::default() };
             let _ = (is_hidden(&bytes), Private::read(&bytes).is_some(), verify_opened(&opened, &bytes).is_ok());
             let _ = Seen::new(bytes.clone().into(), Some(&bytes)).whole();
+            if let Some(private) = Private::read(&bytes) {
+                prop_assert!(private.subjects().iter().all(|(slot, _)| private.open_at(*slot).is_some()));
+            }
+            // Three further fields of these bytes: all of them subjects, or none.
+            let fields = (9..12).map(|slot| PrivateField { slot, value: bytes.clone().into() }).collect();
+            let half = PrivateFields { key: vec![7; 32].into(), fields }.encode_to_vec();
+            let private = Private::read(&half).unwrap();
+            prop_assert_eq!(private.further(), [9, 10, 11]);
+            prop_assert!(matches!(private.subjects().len(), 0 | 3));
         }
     }
 }

@@ -44,6 +44,7 @@ pub mod entry_proof;
 pub mod erasure;
 pub mod erasure_request;
 mod error;
+pub mod further;
 mod head;
 pub mod hidden;
 pub mod index;
@@ -261,6 +262,26 @@ impl Log {
     /// Appends an entry and waits until it is durable. The wait for room in the queue is bounded; from then on it is
     /// as long as the disk takes. Whoever stops waiting after that does not take the entry back.
     pub async fn append(&self, record: Record) -> Result<Appended, AppendError> {
+        let answer = self.enqueue(record).await?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Appends entries in this order and returns when all of them are durable, often in one commit. Where one cannot be
+    /// appended, those before it may have been.
+    pub async fn append_all(&self, records: Vec<Record>) -> Result<Vec<Appended>, AppendError> {
+        let mut answers = Vec::with_capacity(records.len());
+        for record in records {
+            answers.push(self.enqueue(record).await?);
+        }
+        let mut appended = Vec::with_capacity(answers.len());
+        for answer in answers {
+            appended.push(answer.await.unwrap_or(Err(AppendError::Closed))?);
+        }
+        Ok(appended)
+    }
+
+    /// Puts an entry into the writer's queue, once there is room.
+    async fn enqueue(&self, record: Record) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, AppendError> {
         let (stored, leaf) = self.shared.prepare(record)?;
         let place = match self.shared.room.try_acquire() {
             Ok(place) => place,
@@ -274,7 +295,7 @@ impl Log {
         let (waiter, answer) = oneshot::channel();
         let message = Message::Append { stored, leaf, waiter: Some(waiter) };
         self.sender.send(message).map_err(|_| AppendError::Closed)?;
-        answer.await.unwrap_or(Err(AppendError::Closed))
+        Ok(answer)
     }
 
     /// Appends an entry for which nobody waits, where there is room in the queue. Whether it becomes durable is not

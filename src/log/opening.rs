@@ -4,6 +4,8 @@
 //! Pure. A file holds the entry's bytes, for each opened field value, salt and path to the entry's commitment, and the
 //! entry's inclusion proof under a signed checkpoint. It shows one field at a time: nothing of the others follows from it.
 
+use std::borrow::Cow;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::checkpoint::Checkpoint;
 use super::commitment::Opening;
-use super::entry::{Entry, OpenedEntry, Slot};
+use super::entry::{Entry, FIRST_FURTHER, MAX_FURTHER, OpenedEntry, Slot};
 use super::error::LogError;
 use super::hidden::{self, OpenedError, Private};
 use super::proof::{self, MakeError, ProofError};
@@ -24,7 +26,7 @@ pub const FORMAT: &str = "kopuro-opening/v1";
 /// Longer than any opening file: an entry, all its values, in base64.
 pub const MAX_BYTES: u64 = 1 << 20;
 
-/// The slots by the names that opening files and the command line use.
+/// The slots with names, by those that opening files and the command line use.
 pub const FIELDS: [(&str, Slot); 9] = [
     ("request-digest", Slot::RequestDigest),
     ("response-digest", Slot::ResponseDigest),
@@ -37,17 +39,41 @@ pub const FIELDS: [(&str, Slot); 9] = [
     ("hidden", Slot::Hidden),
 ];
 
+/// What names of slots without a name of their own begin with; the number follows: `further-9`.
+const FURTHER: &str = "further-";
+
 /// The name of a slot.
-pub fn field_name(slot: Slot) -> &'static str {
-    FIELDS.iter().find(|(_, named)| *named == slot).map_or("", |(name, _)| name)
+pub fn field_name(slot: u8) -> Cow<'static, str> {
+    match FIELDS.iter().find(|(_, named)| *named as u8 == slot) {
+        Some((name, _)) => (*name).into(),
+        None => format!("{FURTHER}{slot}").into(),
+    }
+}
+
+/// The slot with this name.
+pub fn slot_named(name: &str) -> Option<u8> {
+    let named = FIELDS.iter().find(|(other, _)| *other == name).map(|(_, slot)| *slot as u8);
+    // One name for each slot: no signs, no zeros before.
+    named
+        .or_else(|| name.strip_prefix(FURTHER)?.parse().ok().filter(|slot| is_slot(*slot) && field_name(*slot) == name))
+}
+
+/// Whether entries have this slot: those with names, and further ones.
+pub fn is_slot(slot: u8) -> bool {
+    slot < FIRST_FURTHER + MAX_FURTHER
 }
 
 /// Why an opening cannot be made, or does not hold: each variant a rule.
 #[derive(Debug, thiserror::Error)]
 pub enum OpeningError {
     /// The entry commits to no value in this field.
-    #[error("the entry has no {0}")]
-    Absent(&'static str),
+    #[error("the entry has no {field}{}", further_in_words(.further))]
+    Absent {
+        /// Which field.
+        field: Cow<'static, str>,
+        /// Of a further field: the slots of those that there are.
+        further: Vec<u8>,
+    },
     /// The private half is gone.
     #[error("the entry's private half is gone: nothing of it can be opened any more")]
     Destroyed,
@@ -67,7 +93,7 @@ pub enum OpeningError {
     #[error("the entry does not commit to this {field}: {why}")]
     Value {
         /// Which field.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What the proof's check said.
         why: ProofError,
     },
@@ -91,6 +117,22 @@ pub enum OpeningError {
     /// Two histories of one size.
     #[error("the trusted checkpoint and the file's have {0} entries and different roots: the log shows two histories")]
     OtherRoot(u64),
+}
+
+impl OpeningError {
+    /// That an entry with this private half has no value in this slot.
+    pub fn absent(slot: u8, private: &Private<'_>) -> Self {
+        let further = if slot < FIRST_FURTHER { Vec::new() } else { private.further() };
+        Self::Absent { field: field_name(slot), further }
+    }
+}
+
+fn further_in_words(further: &[u8]) -> String {
+    match further {
+        [] => String::new(),
+        [only] => format!(": of these it has {FURTHER}{only}"),
+        [first, .., last] => format!(": of these it has {FURTHER}{first} to {FURTHER}{last}"),
+    }
 }
 
 /// An opening file.
@@ -123,8 +165,8 @@ pub struct Shown {
     pub index: u64,
     /// The entry; whole where its hidden fields are opened.
     pub entry: Entry,
-    /// The opened fields.
-    pub fields: Vec<(Slot, Zeroizing<Vec<u8>>)>,
+    /// The opened fields: slots and values.
+    pub fields: Vec<(u8, Zeroizing<Vec<u8>>)>,
     /// The checkpoint under which it was shown.
     pub checkpoint: Checkpoint,
 }
@@ -147,29 +189,20 @@ impl OpeningFile {
         index: u64,
         entry: &[u8],
         private: &[u8],
-        slots: &[Slot],
+        slots: &[u8],
         proof: &[Hash],
         checkpoint: &Checkpoint,
     ) -> Result<Self, OpeningError> {
         let private = Private::read(private).ok_or(OpeningError::Destroyed)?;
-        let open = |slot: &Slot| {
-            let opening = private.open(*slot).ok_or_else(|| OpeningError::Absent(field_name(*slot)))?;
-            Ok::<_, OpeningError>((*slot, opening))
-        };
-        let openings = slots.iter().map(open).collect::<Result<_, _>>()?;
+        let open = |slot: &u8| private.open_at(*slot).ok_or_else(|| OpeningError::absent(*slot, &private));
+        let openings = slots.iter().map(open).collect::<Result<_, OpeningError>>()?;
         let proof: Vec<Vec<u8>> = proof.iter().map(|hash| hash.0.to_vec()).collect();
         Ok(Self::of_openings(index, entry, openings, &proof, &checkpoint.note))
     }
 
     /// The same, from openings that were made elsewhere; nothing is checked.
-    pub fn of_openings(
-        index: u64,
-        entry: &[u8],
-        openings: Vec<(Slot, Opening)>,
-        proof: &[Vec<u8>],
-        checkpoint: &str,
-    ) -> Self {
-        let openings = openings.into_iter().map(|(slot, opening)| OpenedField::new(slot, opening)).collect();
+    pub fn of_openings(index: u64, entry: &[u8], openings: Vec<Opening>, proof: &[Vec<u8>], checkpoint: &str) -> Self {
+        let openings = openings.into_iter().map(OpenedField::new).collect();
         let proof = proof.iter().cloned().map(Base64).collect();
         Self {
             format: FORMAT.into(),
@@ -217,13 +250,13 @@ impl OpeningFile {
         }
         let mut fields = Vec::new();
         for opened in &self.openings {
-            let (slot, field) = opened.slot()?;
+            let slot = opened.slot()?;
             let path = opened.path.iter().map(Base64::hash).collect::<Result<Vec<_>, _>>()?;
             let salt = opened.salt.hash()?.0;
             let value = opened.value.0.clone();
             let opening = Opening { slot: opened.slot, salt, value, slots: opened.slots, path };
-            opening.verify(root).map_err(|why| OpeningError::Value { field, why })?;
-            if slot == Slot::Hidden {
+            opening.verify(root).map_err(|why| OpeningError::Value { field: field_name(slot), why })?;
+            if slot == Slot::Hidden as u8 {
                 entry = hidden::verify_opened(&opened.as_opened_entry(self.index), &self.entry.0)?;
             }
             fields.push((slot, Zeroizing::new(opened.value.0.clone())));
@@ -263,9 +296,9 @@ impl Shown {
 }
 
 impl OpenedField {
-    fn new(slot: Slot, opening: Opening) -> Self {
+    fn new(opening: Opening) -> Self {
         Self {
-            field: field_name(slot).into(),
+            field: field_name(opening.slot).into(),
             slot: opening.slot,
             salt: Base64(opening.salt.to_vec()),
             slots: opening.slots,
@@ -274,10 +307,9 @@ impl OpenedField {
         }
     }
 
-    fn slot(&self) -> Result<(Slot, &'static str), OpeningError> {
-        let named = FIELDS.iter().find(|(name, slot)| *name == self.field && *slot as u8 == self.slot);
-        let (name, slot) = named.ok_or_else(|| OpeningError::Format("a field's name and slot disagree".into()))?;
-        Ok((*slot, name))
+    fn slot(&self) -> Result<u8, OpeningError> {
+        let named = slot_named(&self.field).filter(|slot| *slot == self.slot);
+        named.ok_or_else(|| OpeningError::Format("a field's name and slot disagree".into()))
     }
 
     fn as_opened_entry(&self, index: u64) -> OpenedEntry {

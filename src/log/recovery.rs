@@ -313,6 +313,7 @@ impl OpenTracker {
             | Kind::Refused
             | Kind::Audit
             | Kind::RequestCompleted
+            | Kind::Subjects
             | Kind::Erasure
             | Kind::Opened
             | Kind::Evidence => {}

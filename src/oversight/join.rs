@@ -125,6 +125,9 @@ pub(super) fn join<'e>(entries: impl Iterator<Item = (u64, &'e Seen)>) -> Option
             // A consumer that named none learns from the answer which one held.
             exchange.legal_basis.clone_from(&entry.legal_basis);
         }
+        if exchange.schema.is_empty() {
+            exchange.schema.clone_from(&entry.schema);
+        }
         if progress.add_entry(&entry) {
             exchange.grpc_status = entry.grpc_status;
             exchange.reason = entry.reason;

@@ -3,7 +3,8 @@
 //! force, like any other call.
 //!
 //! Every call is first written to the log, KIND_AUDIT with the person in SLOT_SUBJECT, and is answered only once that entry
-//! is durable; so is the refusal of a caller without a grant. Exchanges that the law delays or seals are left out, and
+//! is durable; so is the refusal of a caller without a grant. An exchange may be about many: a person is shown the slots that
+//! hold themselves, never another's. Exchanges that the law delays or seals are left out, and
 //! nothing in the answer tells whether there are any: pages are filled up from further back, and page tokens are masked.
 //! What callers can take up is bounded: questions answered at once, their time, and the size of a page.
 
@@ -136,7 +137,11 @@ impl SubjectService {
             for (index, entry, private) in entries {
                 let proof = self.log.inclusion_proof(*index, checkpoint.size);
                 let proof = proof.map_err(|error| failed(JoinError::Source(error.into())))?;
-                shown.push(shown_entry(*index, entry.clone(), private, &[Slot::Subject, Slot::Hidden], &proof));
+                // Of whom else the entry names nothing is opened.
+                let half = Private::read(private);
+                let mut slots = half.as_ref().map_or_else(Vec::new, |half| find::slots_of(half, &wanted.subject));
+                slots.push(Slot::Hidden as u8);
+                shown.push(shown_entry(*index, entry.clone(), half.as_ref(), &slots, &proof));
             }
             exchanges.push(SubjectExchange { exchange: Some(exchange.clone()), entries: shown });
         }
@@ -174,16 +179,14 @@ impl SubjectAccess for SubjectService {
 }
 
 /// An entry with those of these slots opened that have a value.
-fn shown_entry(index: u64, entry: Bytes, private: &[u8], slots: &[Slot], proof: &[Hash]) -> ShownEntry {
-    let private = Private::read(private);
-    let open = |slot| private.as_ref().and_then(|private| private.open(slot));
-    let openings = slots.iter().filter_map(|slot| Some(field(*slot, open(*slot)?))).collect();
-    ShownEntry { index, entry, openings, inclusion: hashes(proof) }
+fn shown_entry(index: u64, entry: Bytes, private: Option<&Private<'_>>, slots: &[u8], proof: &[Hash]) -> ShownEntry {
+    let open = |slot: &u8| private.and_then(|private| private.open_at(*slot)).map(field);
+    ShownEntry { index, entry, openings: slots.iter().filter_map(open).collect(), inclusion: hashes(proof) }
 }
 
-fn field(slot: Slot, opening: Opening) -> FieldOpening {
+fn field(opening: Opening) -> FieldOpening {
     FieldOpening {
-        slot: slot.into(),
+        slot: opening.slot.into(),
         salt: Bytes::copy_from_slice(&opening.salt),
         slots: opening.slots.into(),
         path: hashes(&opening.path),

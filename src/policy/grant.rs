@@ -140,6 +140,16 @@ impl Publication {
         if self.is_as_strict_as(&other) { self } else { other }
     }
 
+    /// That the consumer's node has recorded its side under a class that shows nothing sooner than this one, which was
+    /// granted: its opening entry was made before the grant was known.
+    pub fn check_recorded(self, recorded: Self) -> Result<(), Denial> {
+        if recorded.is_as_strict_as(&self) {
+            Ok(())
+        } else {
+            Err(Denial::PublicationTooOpen { recorded, granted: self })
+        }
+    }
+
     fn rank(&self) -> (u8, u32) {
         match self {
             Self::Public => (0, 0),
@@ -179,13 +189,6 @@ impl FromStr for Publication {
 }
 
 impl Grant {
-    /// That the consumer's node has recorded its side under a class that shows nothing sooner than this grant's: its
-    /// opening entry was made before the grant was known.
-    pub fn check_recorded(&self, recorded: Publication) -> Result<(), Denial> {
-        let granted = self.publication.unwrap_or_default();
-        if recorded.is_as_strict_as(&granted) { Ok(()) } else { Err(Denial::PublicationTooOpen { recorded, granted }) }
-    }
-
     /// Whether it holds at this time.
     pub fn is_valid_at(&self, now_unix_ms: i64) -> bool {
         self.has_begun(now_unix_ms) && !self.has_ended(now_unix_ms)

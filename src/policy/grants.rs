@@ -30,6 +30,8 @@ struct ServiceGrants {
 /// A grant and what it has left.
 #[derive(Debug)]
 struct Held {
+    /// Its place among the grants as they were given.
+    number: usize,
     grant: Grant,
     limiter: Option<Arc<DefaultDirectRateLimiter>>,
 }
@@ -46,7 +48,7 @@ impl Grants {
             self.held().filter_map(|held| Some((&held.grant, held.limiter.as_ref()?))).collect();
         let count = grants.len();
         let mut services: HashMap<String, ServiceGrants> = HashMap::new();
-        for grant in grants {
+        for (number, grant) in grants.into_iter().enumerate() {
             let limiter = match kept.get(&grant) {
                 Some(limiter) => Some(Arc::clone(limiter)),
                 None => grant.rate.map(|rate| Arc::new(limiter(rate))),
@@ -56,7 +58,7 @@ impl Grants {
                 Consumer::System(system) => service.by_system.entry(system.clone()).or_default(),
                 Consumer::Member(member) => service.by_member.entry(member.clone()).or_default(),
             };
-            list.push(Held { grant, limiter });
+            list.push(Held { number, grant, limiter });
         }
         Self { services, count }
     }
@@ -73,6 +75,19 @@ impl Grants {
         purpose: Option<&str>,
         now_unix_ms: i64,
     ) -> Result<&Grant, Denial> {
+        self.decide_numbered(consumer, provider, service, method, purpose, now_unix_ms).map(|(_, grant)| grant)
+    }
+
+    /// The same, with the grant's number: its place among those that [`Grants::iter_numbered`] gives.
+    pub fn decide_numbered(
+        &self,
+        consumer: &SystemId,
+        provider: &SystemId,
+        service: &str,
+        method: &str,
+        purpose: Option<&str>,
+        now_unix_ms: i64,
+    ) -> Result<(usize, &Grant), Denial> {
         let given: Vec<&Held> =
             self.for_consumer(consumer, service).filter(|held| held.grant.provider == *provider).collect();
         if given.is_empty() {
@@ -96,7 +111,7 @@ impl Grants {
             possible.dedup();
             return Err(Denial::PurposeRequired { possible });
         }
-        take_one(&valid)
+        take_one(&valid).map(|held| (held.number, &held.grant))
     }
 
     /// What a consumer may call at this node now, by service: for reflection.
@@ -115,9 +130,21 @@ impl Grants {
         callable
     }
 
+    /// The grants that concern a consumer: those given to it and to its member, valid now or not. By service, then as they are judged.
+    pub fn concerning(&self, consumer: &SystemId) -> Vec<&Grant> {
+        let mut services: Vec<&str> = self.services.keys().map(String::as_str).collect();
+        services.sort_unstable();
+        services.into_iter().flat_map(|service| self.for_consumer(consumer, service)).map(|held| &held.grant).collect()
+    }
+
     /// All grants, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.held().map(|held| &held.grant)
+    }
+
+    /// All grants with their numbers, which are below [`Grants::len`], in no order.
+    pub fn iter_numbered(&self) -> impl Iterator<Item = (usize, &Grant)> {
+        self.held().map(|held| (held.number, &held.grant))
     }
 
     /// How many there are.
@@ -157,11 +184,11 @@ fn out_of_time(held: &[&Held], now_unix_ms: i64) -> Denial {
 }
 
 /// The first of these grants that has something left.
-fn take_one<'a>(valid: &[&'a Held]) -> Result<&'a Grant, Denial> {
+fn take_one<'a>(valid: &[&'a Held]) -> Result<&'a Held, Denial> {
     let mut soonest = Duration::MAX;
     for held in valid {
         match held.limiter.as_deref().map_or(Ok(()), check) {
-            Ok(()) => return Ok(&held.grant),
+            Ok(()) => return Ok(held),
             Err(wait) => soonest = soonest.min(wait),
         }
     }

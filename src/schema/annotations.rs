@@ -1,7 +1,12 @@
 //! The annotations of `kopuro/options/v1/options.proto`, read from a descriptor pool. A type that was compiled without that
-//! file has none.
+//! file has none. [`check`] finds what a service's annotations say that cannot be meant: who reads them afterwards can rely on
+//! them.
+
+mod check;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor, Value};
+
+pub use check::{AnnotationError, check, check_set, is_category};
 
 /// The registered categories of personal data. Others must have a dot in their name.
 pub const CORE_CATEGORIES: [&str; 11] = [

@@ -1,12 +1,16 @@
 //! The catalogue: every service of the directory, its providers and its methods.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use super::{SchemaError, digest, editions};
+use super::annotations::{self, MethodAnnotations};
+use super::http::{Route, Routes, Rule};
+use super::plan::{Allow, Plan, PlanError, PlanOptions};
+use super::{MethodPlans, SchemaError, digest, set};
+use crate::policy::{Publication, UnknownFields};
 use crate::trust::directory::{self, Directory};
 use crate::trust::identity::SystemId;
 
@@ -31,11 +35,12 @@ impl From<&directory::Service> for ServiceOffer {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     services: HashMap<Box<str>, Arc<Service>>,
+    routes: Routes,
     problems: Vec<SchemaError>,
 }
 
 /// A service and who offers it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service {
     name: Arc<str>,
     offers: Vec<Offer>,
@@ -43,7 +48,7 @@ pub struct Service {
 }
 
 /// One system's version of a service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Offer {
     /// The system that offers it.
     pub provider: SystemId,
@@ -63,6 +68,12 @@ pub struct Method {
     pub server_streaming: bool,
     /// The types of request and response.
     pub descriptor: MethodDescriptor,
+    /// What its author says of it.
+    pub annotations: MethodAnnotations,
+    /// SHA-256 of the descriptor set that it is from.
+    pub schema: [u8; 32],
+    /// Compiled when it is first asked for.
+    open: OnceLock<Result<Arc<MethodPlans>, PlanError>>,
 }
 
 impl Catalogue {
@@ -71,15 +82,47 @@ impl Catalogue {
     pub fn new(offers: impl IntoIterator<Item = ServiceOffer>, sets: &HashMap<[u8; 32], Bytes>) -> Self {
         let mut catalogue = Builder { sets, pools: HashMap::new(), services: HashMap::new(), problems: Vec::new() };
         for offer in offers {
-            if let Err(problem) = catalogue.add(&offer) {
+            for problem in catalogue.add(&offer).err().unwrap_or_default() {
                 // A bad set is one problem, however many services name it.
                 if !catalogue.problems.contains(&problem) {
                     catalogue.problems.push(problem);
                 }
             }
         }
-        let services = catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
-        Self { services, problems: catalogue.problems }
+        let services: HashMap<_, _> =
+            catalogue.services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
+        let mut problems = catalogue.problems;
+        let routes = routes(services.values(), &mut problems);
+        Self { services, routes, problems }
+    }
+
+    /// For services of the directory whose types are missing here, those that were known before: a mistake in a new set must not
+    /// take away what worked. Which ones.
+    pub fn keep(&mut self, previous: &Self, listed: &[directory::Service]) -> Vec<(String, SystemId)> {
+        let mut kept = Vec::new();
+        for directory::Service { name, provider, .. } in listed {
+            let known = self.services.get(name.as_str());
+            if known.is_some_and(|service| service.offer(provider).is_some()) {
+                continue;
+            }
+            let Some(offer) = previous.service(name).and_then(|service| service.offer(provider)) else { continue };
+            let mut service = match known {
+                Some(known) if check_against(known, provider, &offer.methods).is_err() => continue,
+                Some(known) => Service::clone(known),
+                None => Service { name: name.as_str().into(), offers: Vec::new(), methods: HashMap::new() },
+            };
+            for (name, method) in &offer.methods {
+                service.methods.entry(name.clone()).or_insert_with(|| method.clone());
+            }
+            service.offers.push(offer.clone());
+            self.services.insert(name.as_str().into(), Arc::new(service));
+            kept.push((name.clone(), provider.clone()));
+        }
+        if !kept.is_empty() {
+            // What is wrong with a rule has been told of the set that it came with.
+            self.routes = routes(self.services.values(), &mut Vec::new());
+        }
+        kept
     }
 
     /// The catalogue of a directory.
@@ -106,6 +149,11 @@ impl Catalogue {
     /// All services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The HTTP requests that stand for methods, by `google.api.http`.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// What of the directory is left out, and why.
@@ -142,6 +190,11 @@ impl Offer {
         self.methods.get(name)
     }
 
+    /// All methods of this version, in no particular order.
+    pub fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
+        self.methods.values()
+    }
+
     /// Every type of this system's descriptor set.
     pub fn pool(&self) -> &DescriptorPool {
         self.descriptor.parent_pool()
@@ -149,13 +202,33 @@ impl Offer {
 }
 
 impl Method {
-    fn new(descriptor: MethodDescriptor) -> Self {
+    fn new(descriptor: MethodDescriptor, schema: [u8; 32]) -> Self {
         Self {
+            schema,
+            open: OnceLock::new(),
             path: format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name()).into(),
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
+            annotations: MethodAnnotations::of(&descriptor),
             descriptor,
         }
+    }
+
+    /// The plans by which a consumer's node judges its messages, compiled once.
+    pub fn open_plans(&self) -> Result<&Arc<MethodPlans>, &PlanError> {
+        self.open.get_or_init(|| MethodPlans::open(&self.descriptor).map(Arc::new)).as_ref()
+    }
+
+    /// Whether its author lets it be called on this legal basis.
+    pub fn is_for(&self, purpose: &str) -> bool {
+        self.annotations.purposes.is_empty() || self.annotations.purposes.iter().any(|code| code == purpose)
+    }
+
+    /// What of its exchanges is published, and when: as a grant or an outbound rule says, else as its author does, else
+    /// everything at once.
+    pub fn publication(&self, said: Option<Publication>) -> Publication {
+        let annotated = || self.annotations.publication.as_deref().and_then(|class| class.parse().ok());
+        said.or_else(annotated).unwrap_or_default()
     }
 
     /// Whether one message goes and one comes back.
@@ -172,29 +245,34 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn add(&mut self, offered: &ServiceOffer) -> Result<(), SchemaError> {
+    fn add(&mut self, offered: &ServiceOffer) -> Result<(), Vec<SchemaError>> {
         let (service, provider) = (&offered.service, &offered.provider);
         let Some(bytes) = self.sets.get(&offered.descriptors) else {
-            return Err(SchemaError::MissingSet {
+            return Err(vec![SchemaError::MissingSet {
                 service: service.clone(),
                 provider: provider.clone(),
                 digest: hex::encode(offered.descriptors),
-            });
+            }]);
         };
-        let pool =
-            self.pools.entry(offered.descriptors).or_insert_with(|| decode(&offered.descriptors, bytes)).clone()?;
-        let Some(descriptor) = pool.get_service_by_name(service) else {
-            return Err(SchemaError::ServiceAbsent {
+        let pool = self.pools.entry(offered.descriptors).or_insert_with(|| decode(&offered.descriptors, bytes)).clone();
+        let Some(descriptor) = pool.map_err(|error| vec![error])?.get_service_by_name(service) else {
+            return Err(vec![SchemaError::ServiceAbsent {
                 service: service.clone(),
                 provider: provider.clone(),
                 digest: hex::encode(offered.descriptors),
-            });
+            }]);
         };
-        let methods: HashMap<Box<str>, Arc<Method>> =
-            descriptor.methods().map(|method| (method.name().into(), Arc::new(Method::new(method)))).collect();
+        let problems = check_service(&descriptor, provider);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let methods: HashMap<Box<str>, Arc<Method>> = descriptor
+            .methods()
+            .map(|method| (method.name().into(), Arc::new(Method::new(method, offered.descriptors))))
+            .collect();
 
         if let Some(known) = self.services.get(service.as_str()) {
-            check_against(known, provider, &methods)?;
+            check_against(known, provider, &methods).map_err(|error| vec![error])?;
         }
         let entry = self.services.entry(service.as_str().into()).or_insert_with(|| Service {
             name: service.as_str().into(),
@@ -209,13 +287,63 @@ impl Builder<'_> {
     }
 }
 
+fn routes<'a>(services: impl Iterator<Item = &'a Arc<Service>>, problems: &mut Vec<SchemaError>) -> Routes {
+    let mut routes = Routes::default();
+    for service in services {
+        for offer in &service.offers {
+            for method in offer.methods.values() {
+                match Rule::of(&method.descriptor) {
+                    Ok(rules) => {
+                        for rule in rules {
+                            let (provider, method) = (offer.provider.clone(), method.clone());
+                            routes.add(Route { provider, method, rule: Arc::new(rule) });
+                        }
+                    }
+                    Err(reason) => problems.push(SchemaError::HttpRule {
+                        service: service.name.to_string(),
+                        method: method.descriptor.name().to_owned(),
+                        provider: offer.provider.clone(),
+                        reason: Box::new(reason),
+                    }),
+                }
+            }
+        }
+    }
+    routes
+}
+
 fn decode(expected: &[u8; 32], bytes: &Bytes) -> Result<DescriptorPool, SchemaError> {
     let found = digest(bytes);
     if found != *expected {
         return Err(SchemaError::DigestMismatch { expected: hex::encode(expected), found: hex::encode(found) });
     }
-    editions::pool(bytes)
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(expected), reason: error.to_string() })
+    set::read(bytes)
+        .map_err(|faults| SchemaError::BadSet { digest: hex::encode(expected), reason: set::words(&faults) })
+}
+
+/// What is wrong with a service's types: its annotations, and rules, masks or limits for which no plan can be made. A service
+/// whose types cannot be held to is not served.
+pub fn check_service(service: &ServiceDescriptor, provider: &SystemId) -> Vec<SchemaError> {
+    let name = || service.full_name().to_owned();
+    let annotated = annotations::check(service).into_iter().map(|error| SchemaError::Annotation {
+        service: name(),
+        provider: provider.clone(),
+        error,
+    });
+    let mut problems: Vec<SchemaError> = annotated.collect();
+    if !problems.is_empty() {
+        return problems;
+    }
+    for method in service.methods() {
+        let options = |rules| PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules };
+        for (message, rules) in [(method.input(), true), (method.output(), false)] {
+            if let Err(error) = Plan::compile(&message, &options(rules)) {
+                let (method, provider) = (method.name().to_owned(), provider.clone());
+                problems.push(SchemaError::Plan { service: name(), method, provider, error });
+            }
+        }
+    }
+    problems
 }
 
 /// A further provider must stream every method it shares with the earlier ones as they do.

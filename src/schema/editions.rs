@@ -6,6 +6,7 @@
 //! set is touched, options and their extensions included.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use prost::Message;
 use prost::encoding::{self, DecodeContext, WireType};
@@ -196,7 +197,9 @@ fn lower_file(file: &[u8]) -> Vec<u8> {
                 put(field.number, &lower_message(field.payload, features, MAX_DEPTH, &mut proto3), &mut out);
             }
             number::FILE_ENUM => put(field.number, &lower_enum(field.payload, features, &mut proto3), &mut out),
-            number::FILE_EXTENSION => put(field.number, &lower_field(field.payload, features, &[], false), &mut out),
+            number::FILE_EXTENSION => {
+                put(field.number, &lower_field(field.payload, features, &HashSet::new(), false), &mut out)
+            }
             number::FILE_SYNTAX | number::FILE_EDITION => {}
             _ => out.extend_from_slice(field.whole),
         }
@@ -213,7 +216,7 @@ fn lower_message(message: &[u8], features: Features, depth: u32, proto3: &mut bo
     };
     let all = fields(message).unwrap_or_default();
     let nested = all.iter().filter(|field| field.number == number::MESSAGE_NESTED).map(|field| field.payload);
-    let entries: Vec<&[u8]> =
+    let entries: HashSet<&[u8]> =
         nested.filter(|nested| is_entry(nested)).filter_map(|nested| bytes(nested, number::MESSAGE_NAME)).collect();
     let own_entry = is_entry(message);
     let mut out = Vec::with_capacity(message.len());
@@ -235,14 +238,14 @@ fn lower_message(message: &[u8], features: Features, depth: u32, proto3: &mut bo
 }
 
 /// `entries`: names of its message's map entries; `in_entry`: it is the key or value of one. Maps never have groups.
-fn lower_field(field: &[u8], features: Features, entries: &[&[u8]], in_entry: bool) -> Vec<u8> {
+fn lower_field(field: &[u8], features: Features, entries: &HashSet<&[u8]>, in_entry: bool) -> Vec<u8> {
     let options = bytes(field, number::FIELD_OPTIONS);
     let features = features.with(options, number::FIELD_FEATURES);
     let kind = varint(field, number::FIELD_TYPE).unwrap_or_default();
     let label = varint(field, number::FIELD_LABEL).unwrap_or(1);
     let type_name = bytes(field, number::FIELD_TYPE_NAME).unwrap_or_default();
     let type_name = type_name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-    let is_map = label == REPEATED && entries.contains(&type_name);
+    let is_map = label == REPEATED && entries.contains(type_name);
     let is_scalar = !matches!(kind, GROUP | MESSAGE);
     let is_alone = label != REPEATED
         && bytes(field, number::FIELD_EXTENDEE).is_none()

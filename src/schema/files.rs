@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use prost_reflect::{DescriptorPool, FileDescriptor};
+use prost_reflect::{DescriptorPool, FileDescriptor, ServiceDescriptor};
 use sha2::{Digest, Sha256};
 
-use super::{Catalogue, SchemaError, editions};
+use super::{Catalogue, SchemaError};
 
 /// The name by which the directory knows a descriptor set.
 pub fn digest(set: &[u8]) -> [u8; 32] {
@@ -17,14 +17,27 @@ pub fn digest(set: &[u8]) -> [u8; 32] {
 /// The smallest descriptor set that defines `services`: their files and what those import, dependencies first. The
 /// same input gives the same bytes.
 pub fn extract(set: &[u8], services: &[&str]) -> Result<Vec<u8>, SchemaError> {
-    let pool = editions::pool(set)
-        .map_err(|error| SchemaError::BadSet { digest: hex::encode(digest(set)), reason: error.to_string() })?;
+    let pool = super::set::read(set).map_err(|faults| SchemaError::BadSet {
+        digest: hex::encode(digest(set)),
+        reason: super::set::words(&faults),
+    })?;
     let mut files = Vec::new();
     let mut seen = HashSet::new();
     for name in services {
         let service = pool.get_service_by_name(name).ok_or_else(|| SchemaError::NotDefined((*name).to_owned()))?;
         with_imports(&service.parent_file(), &mut seen, &mut files);
     }
+    Ok(encoded_set(&files))
+}
+
+/// The smallest descriptor set that defines one service, as [`extract`] makes it.
+pub fn set_of(service: &ServiceDescriptor) -> Vec<u8> {
+    let mut files = Vec::new();
+    with_imports(&service.parent_file(), &mut HashSet::new(), &mut files);
+    encoded_set(&files)
+}
+
+fn encoded_set(files: &[FileDescriptor]) -> Vec<u8> {
     // Encoded from the pool's own bytes, so that options and extensions that we do not know are kept.
     let mut bytes = Vec::new();
     for file in files {
@@ -34,7 +47,7 @@ pub fn extract(set: &[u8], services: &[&str]) -> Result<Vec<u8>, SchemaError> {
         prost::encoding::encode_varint(encoded.len() as u64, &mut bytes);
         bytes.extend_from_slice(&encoded);
     }
-    Ok(bytes)
+    bytes
 }
 
 fn with_imports(file: &FileDescriptor, seen: &mut HashSet<String>, files: &mut Vec<FileDescriptor>) {

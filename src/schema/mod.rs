@@ -8,15 +8,29 @@
 //! mistake must not take the other members' services away.
 
 pub mod annotations;
+pub mod breaking;
 mod catalogue;
 pub mod editions;
+pub mod example;
+pub mod fields;
 mod files;
+pub mod http;
+pub mod json;
+pub mod openapi;
 pub mod plan;
+mod plans;
+pub mod rules;
+pub mod set;
 
+pub use catalogue::check_service;
 pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
-pub use files::{FileIndex, digest, extract};
+pub use files::{FileIndex, digest, extract, set_of};
+pub use plans::MethodPlans;
 
 use crate::trust::identity::SystemId;
+
+use self::annotations::AnnotationError;
+use self::plan::PlanError;
 
 /// Why a service of the directory is not in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +60,28 @@ pub enum SchemaError {
         digest: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The service's annotations say what cannot be meant.
+    #[error("{service} of {provider}: {error}")]
+    Annotation {
+        /// The service.
+        service: String,
+        /// Who offers it.
+        provider: SystemId,
+        /// What is wrong.
+        error: AnnotationError,
+    },
+    /// No plan can be made for a method's messages: among others, for rules that are not supported.
+    #[error("{service}/{method} of {provider}: {error}")]
+    Plan {
+        /// The service.
+        service: String,
+        /// The method.
+        method: String,
+        /// Who offers it.
+        provider: SystemId,
+        /// Why not.
+        error: PlanError,
     },
     /// The set does not define the service.
     #[error("{service} of {provider}: descriptor set {digest} does not define it")]
@@ -77,9 +113,33 @@ pub enum SchemaError {
         /// Who came first.
         other: SystemId,
     },
+    /// A method's `google.api.http` cannot be kept to: it is called by its own path only.
+    #[error("{service}/{method} of {provider}: google.api.http: {reason}")]
+    HttpRule {
+        /// The service.
+        service: String,
+        /// The method.
+        method: String,
+        /// Who offers it.
+        provider: SystemId,
+        /// What is wrong.
+        reason: Box<http::RuleError>,
+    },
     /// The set lacks a service that was asked of it ([`extract`]).
     #[error("the descriptor set does not define {0}")]
     NotDefined(String),
+}
+
+impl SchemaError {
+    /// What to do about it, for an operator: with the folder where descriptor sets lie.
+    pub fn remedy(&self, folder: &std::path::Path) -> String {
+        match self {
+            Self::MissingSet { .. } | Self::DigestMismatch { .. } => {
+                format!("put the set that the directory names in {}", folder.display())
+            }
+            _ => "have the service's author correct its types, and the council list the new set".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

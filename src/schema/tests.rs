@@ -56,7 +56,18 @@ fn an_extract_holds_only_what_the_service_needs_and_is_the_same_each_time() {
         FileDescriptorSet::decode(&set[..]).unwrap().file.iter().map(|f| f.name().to_owned()).collect();
     assert_eq!(
         names,
-        ["google/protobuf/timestamp.proto", "kg/common/v1/common.proto", "kg/civil/v1/civil_registry.proto"]
+        [
+            "google/protobuf/descriptor.proto",
+            "google/protobuf/duration.proto",
+            "google/protobuf/field_mask.proto",
+            "google/protobuf/timestamp.proto",
+            "buf/validate/validate.proto",
+            "google/api/http.proto",
+            "google/api/annotations.proto",
+            "kg/common/v1/common.proto",
+            "kopuro/options/v1/options.proto",
+            "kg/civil/v1/civil_registry.proto",
+        ]
     );
     assert_eq!(set, set_of(CIVIL));
     assert_eq!(extract(DESCRIPTORS, &["kg.No"]), Err(SchemaError::NotDefined("kg.No".into())));

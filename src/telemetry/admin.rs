@@ -1,4 +1,5 @@
-//! The plain listener for operators and orchestrators: `/healthz` (alive), `/readyz` (exchanges pass), `/metrics`.
+//! The plain listener for operators and orchestrators: `/healthz` (alive), `/readyz` (exchanges pass), `/metrics`,
+//! and of a node `/status`.
 //!
 //! In the clear and without authentication, hence on loopback unless the configuration says otherwise. Nothing here
 //! changes anything. Connections, their heads and their lives are bounded.
@@ -15,6 +16,7 @@ use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -84,6 +86,21 @@ pub fn router(metrics: PrometheusHandle, health: Health) -> Router {
         .route("/readyz", get(ready))
         .with_state(health)
         .route("/metrics", get(render).with_state(metrics))
+}
+
+/// `/status`: what a node says of itself, as JSON; 503 when it is gone.
+pub fn status_router<S: Serialize>(now: impl Fn() -> Option<S> + Send + Sync + 'static) -> Router {
+    let now = Arc::new(now);
+    let answer = move || {
+        let body = now().and_then(|status| serde_json::to_string(&status).ok());
+        async move {
+            match body {
+                Some(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+                None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            }
+        }
+    };
+    Router::new().route("/status", get(answer))
 }
 
 async fn answer(stream: TcpStream, router: Router) {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `kopuro_exchanges_total` | node, consumer, provider, outcome | exchanges that ended here, by member |
 //! | `kopuro_refused_total` | node, side, reason | calls refused |
+//! | `kopuro_withheld_fields_total` | node | fields of answers that no grant allows |
 //! | `kopuro_stage_seconds` | node, stage | time in each stage of an exchange |
 //! | `kopuro_exchange_seconds` | node, side | whole unary exchanges |
 //! | `kopuro_in_flight` | node | exchanges running |
@@ -39,13 +40,15 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::TelemetryError;
+use super::{RecentRefusals, TelemetryError};
 use crate::trust::identity::MemberId;
 
 /// Exchanges that ended here.
 pub const EXCHANGES: &str = "kopuro_exchanges_total";
 /// Calls refused.
 pub const REFUSED: &str = "kopuro_refused_total";
+/// Fields withheld.
+pub const WITHHELD: &str = "kopuro_withheld_fields_total";
 /// Time in each stage.
 pub const STAGE_SECONDS: &str = "kopuro_stage_seconds";
 /// Whole unary exchanges.
@@ -114,6 +117,7 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
 fn describe() {
     describe_counter!(EXCHANGES, Unit::Count, "Exchanges that ended at this node, by members and outcome");
     describe_counter!(REFUSED, Unit::Count, "Calls refused, by the side whose node refused and the reason");
+    describe_counter!(WITHHELD, Unit::Count, "Fields of answers that this node withheld, because no grant allows them");
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "Time in each stage of an exchange at this node");
     describe_histogram!(EXCHANGE_SECONDS, Unit::Seconds, "Whole unary exchanges, from their headers to their trailers");
     describe_gauge!(IN_FLIGHT, Unit::Count, "Exchanges running now");
@@ -186,6 +190,8 @@ pub struct NodeMetrics {
     bytes: [Counter; 2],
     /// By consumer and provider: as many as there are pairs of members that exchange.
     ended: Arc<ArcSwap<HashMap<(MemberId, MemberId), Ended>>>,
+    refusals: Arc<RecentRefusals>,
+    withheld: Counter,
 }
 
 /// How exchanges between two members ended, in the order of [`OUTCOMES`].
@@ -214,6 +220,8 @@ impl NodeMetrics {
             bytes: ["request", "response"]
                 .map(|direction| counter!(BYTES, &[label(), ("direction", direction.into())])),
             ended: Arc::default(),
+            refusals: Arc::default(),
+            withheld: counter!(WITHHELD, &[label()]),
             node,
         }
     }
@@ -257,6 +265,16 @@ impl NodeMetrics {
         let labels: [(&'static str, SharedString); 3] =
             [("node", self.node.clone()), ("side", side.into()), ("reason", reason.to_owned().into())];
         counter!(REFUSED, &labels).increment(1);
+    }
+
+    /// Fields of an answer were withheld, because no grant allows them.
+    pub fn withheld(&self, fields: u64) {
+        self.withheld.increment(fields);
+    }
+
+    /// The last refusals.
+    pub fn refusals(&self) -> &RecentRefusals {
+        &self.refusals
     }
 
     /// Exchanges running; also a guard's to decrement.

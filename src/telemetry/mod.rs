@@ -7,10 +7,12 @@
 pub mod admin;
 mod health;
 pub mod metrics;
+mod refusals;
 
 use tracing_subscriber::EnvFilter;
 
 pub use health::{Health, Snapshot, Status};
+pub use refusals::{RecentRefusals, RefusalSeen};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

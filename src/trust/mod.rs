@@ -6,8 +6,10 @@
 
 pub mod certificate;
 pub mod directory;
+pub mod enrolment;
 pub mod file;
 pub mod identity;
+pub mod jws;
 pub mod note;
 pub mod pki;
 pub mod policy;

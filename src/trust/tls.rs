@@ -3,7 +3,7 @@
 //! In: our credentials and the [`Anchors`] to judge a peer by. Out: rustls configurations whose handshake fails, with
 //! the rule that was broken, before a byte of HTTP passes. A session is never resumed, on either side: a resumed one is
 //! not verified again, and a certificate revoked meanwhile would still open the door. X25519MLKEM768 is preferred,
-//! HTTP/2 is the only protocol.
+//! HTTP/2 is the only protocol, except where [`with_http1`] adds another.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,9 @@ use zeroize::Zeroizing;
 
 use crate::trust::certificate::{Anchors, CertificateError, PeerIdentity, Usage, claimed_identity, read_certificates};
 use crate::trust::identity::Identity;
+
+/// HTTP/1.1, as ALPN names it.
+pub const HTTP1: &[u8] = b"http/1.1";
 
 /// Why there is no TLS configuration.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +87,13 @@ impl Credentials {
         claimed_identity(self.chain.first().ok_or(CertificateError::Missing)?)
     }
 
+    /// Signs with the key, if it is one for this scheme. As the scheme writes signatures: ECDSA in DER.
+    pub(super) fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Option<Vec<u8>>, TlsError> {
+        let certified = ResolvesClientCert::resolve(&*self.key, &[], &[]);
+        let signer = certified.and_then(|certified| certified.key.choose_scheme(&[scheme]));
+        Ok(signer.map(|signer| signer.sign(message)).transpose()?)
+    }
+
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key_pem: &[u8],
@@ -122,6 +132,20 @@ pub fn server_config(credentials: &Credentials, anchors: &Arc<Anchors>) -> Resul
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// The same listener, where HTTP/1.1 is spoken too: HTTP/2 is preferred.
+pub fn with_http1(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), HTTP1.to_vec()];
+    Arc::new(config)
+}
+
+/// The same client, which speaks HTTP/1.1 only.
+pub fn only_http1(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP1.to_vec()];
+    Arc::new(config)
 }
 
 /// For a call to a peer that must be `expect`; its host name is not checked, the identity is the name.

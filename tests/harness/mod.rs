@@ -3,6 +3,8 @@
 //! `KG/GOV/1` has the system `desk`, which asks; `KG/GOV/2` has the system `probe`, which answers ([`probe::Probe`]). All files are
 //! those that an operator writes, in a folder that goes when the test ends.
 
+pub(crate) mod demo;
+pub(crate) mod http_backend;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod proof;
@@ -10,6 +12,7 @@ pub(crate) mod published;
 pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod stand_in;
+pub(crate) mod web;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -108,6 +111,7 @@ impl Federation {
             systems: Vec::new(),
             services: Vec::new(),
             auditors: Vec::new(),
+            purposes: Vec::new(),
         };
         for member in [CONSUMER, PROVIDER] {
             let id: MemberId = member.parse().unwrap();
@@ -139,6 +143,7 @@ impl Federation {
             descriptors: Sha256::digest(&descriptors).into(),
         });
         directory.auditors.push(directory::Auditor { identity: AUDITOR.parse().unwrap() });
+        directory.purposes = purposes();
         directory.sort();
 
         let federation = Self {
@@ -172,6 +177,22 @@ impl Federation {
         self.directory.sort();
         self.registry_port = Some(free_port());
         self
+    }
+
+    /// Lists one more service of a system, which is listed too.
+    pub(crate) fn add_service(&mut self, system: &str, service: &str, descriptors: &[u8]) {
+        let id: SystemId = system.parse().unwrap();
+        if !self.directory.has_system(&id) {
+            self.directory.systems.push(directory::System { id: id.clone() });
+        }
+        let descriptors_digest = Sha256::digest(descriptors).into();
+        self.directory.services.push(directory::Service {
+            name: service.into(),
+            provider: id,
+            descriptors: descriptors_digest,
+        });
+        self.directory.sort();
+        self.write_all(descriptors);
     }
 
     /// Starts the back-end of [`Self::with_registry`].
@@ -503,6 +524,26 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// The register of legal bases, with all that the tests' grants name.
+fn purposes() -> Vec<directory::Purpose> {
+    [
+        ("courts-law-1", "Закон о судах, ст. 1"),
+        ("data-law-5", "Закон об информации персонального характера, ст. 5"),
+        ("law-1", "Мыйзам № 1, 1-берене"),
+        ("law-2", "Мыйзам № 2, 1-берене"),
+        ("law-3", "Мыйзам № 3, 1-берене"),
+        ("law-9", "Мыйзам № 9, 1-берене"),
+    ]
+    .map(|(code, law)| directory::Purpose {
+        code: code.into(),
+        law: law.into(),
+        ky: "Сыноо".into(),
+        ru: "Проверка".into(),
+        en: "To test".into(),
+    })
+    .into()
 }
 
 const GRANTS: &str = r#"[[grant]]

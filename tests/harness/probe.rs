@@ -126,7 +126,14 @@ pub(crate) fn descriptors() -> Vec<u8> {
         service: vec![ServiceDescriptorProto {
             name: Some("Probe".into()),
             method: vec![
-                method("Unary", false, false),
+                // Nothing happens when the probe is asked twice.
+                MethodDescriptorProto {
+                    options: Some(prost_types::MethodOptions {
+                        idempotency_level: Some(prost_types::method_options::IdempotencyLevel::NoSideEffects.into()),
+                        ..Default::default()
+                    }),
+                    ..method("Unary", false, false)
+                },
                 method("Collect", true, false),
                 method("Expand", false, true),
                 method("Chat", true, true),

@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 import echo_pb2
 import echo_pb2_grpc
 import federation
+import web
 from federation import BASIS, CONSUMER, CONSUMER_MEMBER, NOT_ALLOWED_OUT, NOT_GRANTED, PROVIDER, PROVIDER_MEMBER, Federation, wait_until
 
 MIB = 1 << 20
@@ -34,8 +35,10 @@ GOES_ON = 20  # seconds that an ordinary call may take on a busy machine
 class World:
     """The federation, one client that all checks share, and what was called."""
 
-    def __init__(self, binary, folder):
+    def __init__(self, binary, folder, connect=None):
         self.federation = Federation(binary, folder)
+        # Where clients from npm are installed.
+        self.connect = connect and Path(connect).resolve()
         # Exchange id -> gRPC status, as this client saw it.
         self.seen = {}
 
@@ -711,6 +714,7 @@ CHECKS = [
     no_certificate_no_call,
     reflection_shows_what_the_caller_may_call,
     standard_health_check,
+    *web.CHECKS,
     metrics_for_prometheus,
     kopuro_call_by_hand,
     an_auditor_asks_the_running_node,

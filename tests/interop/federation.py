@@ -22,7 +22,7 @@ import echo_pb2
 import echo_pb2_grpc
 import grpc
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PROVIDER_MEMBER = "KG/GOV/70000005"
 CONSUMER_MEMBER = "KG/GOV/70000006"
 PROVIDER = f"{PROVIDER_MEMBER}/echo"
@@ -205,6 +205,13 @@ descriptors = "echo.binpb"
 
 [[auditors]]
 identity = "{CONSUMER_MEMBER}/_auditor/board"
+
+[[purposes]]
+code = "{BASIS}"
+law = "Law No. 127 of 19 July 2017 on electronic governance, article 12"
+ky = "Мамлекеттик органдардын маалымат алмашуусу"
+ru = "Обмен сведениями между государственными органами"
+en = "Exchange of data between state bodies"
 """)
         for signer in ("audit-chamber", "ombudsman"):
             self.kopuro("directory", "sign", "--source", "directory/directory.toml", "--key", f"council/{signer}.key",
@@ -216,7 +223,7 @@ identity = "{CONSUMER_MEMBER}/_auditor/board"
     def describe(self, path):
         """The service's types, as protoc says them."""
         wellknown = Path(grpc_tools.__file__).parent / "_proto"
-        arguments = ["protoc", f"-I{HERE}", f"-I{wellknown}", "--include_imports",
+        arguments = ["protoc", f"-I{HERE}", f"-I{HERE.parents[1] / 'proto'}", f"-I{wellknown}", "--include_imports",
                      f"--descriptor_set_out={self.folder / path}", str(HERE / "echo.proto")]
         if protoc.main(arguments) != 0:
             raise AssertionError("protoc failed")

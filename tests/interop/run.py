@@ -13,14 +13,16 @@ import time
 import traceback
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 
 
 def generate_stubs(folder):
     """What `python -m grpc_tools.protoc` makes; imported from there."""
+    import grpc_tools
     from grpc_tools import protoc
 
-    arguments = ["protoc", f"-I{HERE}", f"--python_out={folder}", f"--grpc_python_out={folder}", str(HERE / "echo.proto")]
+    arguments = ["protoc", f"-I{HERE}", f"-I{HERE.parents[1] / 'proto'}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
+                 f"--python_out={folder}", f"--grpc_python_out={folder}", str(HERE / "echo.proto")]
     if protoc.main(arguments) != 0:
         sys.exit("protoc failed")
     sys.path.insert(0, str(folder))
@@ -32,6 +34,7 @@ def main():
     parser.add_argument("--kopuro", default=os.environ.get("KOPURO_BIN", "target/release/kopuro"), help="the binary to test")
     parser.add_argument("--dir", help="an empty folder to work in, kept; default a temporary one, removed if all passed")
     parser.add_argument("--only", default="", help="only checks with this in their names")
+    parser.add_argument("--connect", help="a copy of tests/interop/connect in which `npm install` was run")
     arguments = parser.parse_args()
     if not Path(arguments.kopuro).is_file():
         parser.error(f"no binary at {arguments.kopuro}: cargo build --release, or --kopuro FILE")
@@ -43,7 +46,7 @@ def main():
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from checks import AFTERWARDS, CHECKS, World
 
-    with World(arguments.kopuro, work) as world:
+    with World(arguments.kopuro, work, arguments.connect) as world:
         failed = sum(not passed(check, world) for check in CHECKS if arguments.only in check.__name__)
         failed += sum(not passed(check, world) for check in AFTERWARDS)
         run = sum(arguments.only in check.__name__ for check in CHECKS) + len(AFTERWARDS)

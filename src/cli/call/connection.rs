@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -24,7 +25,20 @@ pub(in crate::cli) async fn connect(
     roots: &[PathBuf],
     credentials: Option<&Credentials>,
 ) -> anyhow::Result<Channel> {
-    Ok(endpoint(node)?.connect_with_connector(tls_connector(node, roots, credentials)?).await?)
+    let uri: Uri = node.parse().with_context(|| format!("{node:?} is no URL"))?;
+    let host = host_of(&uri)?;
+    let name = ServerName::try_from(host.clone()).with_context(|| format!("{host:?} is no host name"))?;
+    let config = client_config_by_name(roots, credentials)?;
+    Ok(endpoint(node)?.connect_with_connector(connector(&uri, name, config)?).await?)
+}
+
+/// Connects to `host:port` under a TLS configuration that knows by itself who must be there.
+pub(in crate::cli) async fn connect_as(address: &str, config: Arc<ClientConfig>) -> anyhow::Result<Channel> {
+    let node = format!("https://{address}");
+    let uri: Uri = node.parse().with_context(|| format!("{address:?} is not host:port"))?;
+    // The name is not looked at: the identity in the certificate is.
+    let name = ServerName::try_from("localhost").context("a host name")?;
+    Ok(endpoint(&node)?.connect_with_connector(connector(&uri, name, config)?).await?)
 }
 
 /// The address without its scheme's TLS, which is ours to do.
@@ -41,10 +55,10 @@ fn endpoint(node: &str) -> anyhow::Result<Endpoint> {
         .initial_connection_window_size(16 << 20))
 }
 
-fn tls_connector(
-    node: &str,
-    roots: &[PathBuf],
-    credentials: Option<&Credentials>,
+fn connector(
+    uri: &Uri,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
 ) -> anyhow::Result<
     impl tower::Service<
         Uri,
@@ -54,12 +68,8 @@ fn tls_connector(
     > + Send
     + 'static,
 > {
-    let uri: Uri = node.parse()?;
-    let host = uri.host().context("no host")?.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = uri.port_u16().unwrap_or(443);
-    let name = ServerName::try_from(host.clone()).with_context(|| format!("{host:?} is no host name"))?;
-    let connector = TlsConnector::from(client_config_by_name(roots, credentials)?);
-    let target = Arc::new((host, port, name, connector));
+    let target = Arc::new((host_of(uri)?, port, name, TlsConnector::from(config)));
     Ok(tower::service_fn(move |_: Uri| {
         let target = target.clone();
         async move {
@@ -69,6 +79,10 @@ fn tls_connector(
             Ok(TokioIo::new(connector.connect(name.clone(), tcp).await?))
         }
     }))
+}
+
+fn host_of(uri: &Uri) -> anyhow::Result<String> {
+    Ok(uri.host().context("no host")?.trim_start_matches('[').trim_end_matches(']').to_owned())
 }
 
 /// tonic reports its own clock running out as CANCELLED; for a caller it is DEADLINE_EXCEEDED, whose clock it was.

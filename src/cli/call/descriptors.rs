@@ -16,13 +16,15 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
+use crate::schema::set;
+
 /// More files than any service has: a server that never ends is not followed.
 const MAX_FILES: usize = 2_000;
 
 /// A `google.protobuf.FileDescriptorSet` file.
 pub(super) fn from_file(file: &Path) -> anyhow::Result<DescriptorPool> {
     let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
-    DescriptorPool::decode(&bytes[..]).with_context(|| format!("{} is no descriptor set", file.display()))
+    set::read(&bytes).map_err(|faults| anyhow::anyhow!("{}: {}", file.display(), set::words(&faults)))
 }
 
 /// What the node says that we may call.
@@ -59,7 +61,7 @@ pub(super) async fn reflected(channel: Channel, service: &str) -> anyhow::Result
         }
     }
     let set = FileDescriptorSet { file: files.into_values().collect() };
-    DescriptorPool::from_file_descriptor_set(set).context("reflection: the files do not fit together")
+    set::read(&set.encode_to_vec()).map_err(|faults| anyhow::anyhow!("reflection: {}", set::words(&faults)))
 }
 
 /// One reflection stream: a question, then its answer.

@@ -132,7 +132,7 @@ fn views(member: &MemberFiles, size: u64, problems: &mut Problems) -> anyhow::Re
             let entry = Entry::decode(seen.whole()).with_context(|| format!("{}: entry {next}", member.id))?;
             next += 1;
             let about_the_log = matches!(entry.kind(), Kind::Erasure | Kind::Opened | Kind::Evidence);
-            if !about_the_log && !matches!(entry.kind(), Kind::Audit | Kind::RequestCompleted) {
+            if !about_the_log && !matches!(entry.kind(), Kind::Audit | Kind::RequestCompleted | Kind::Subjects) {
                 let id = entry.exchange_id.as_ref().try_into().with_context(|| format!("{}: no id", member.id))?;
                 views.entry(id).or_default().add(&entry);
             }

@@ -16,6 +16,7 @@
 
 mod files;
 mod ministries;
+mod purposes;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub(in crate::cli::demo) use ministries::{CADASTRE_SYSTEM, CIVIL_REGISTRY, SERVI
 
 use crate::oversight::witness::State;
 use crate::schema;
-use crate::trust::directory::{Auditor, Directory, Member, Node, Service, System};
+use crate::trust::directory::{Auditor, Directory, Member, Node, Purpose, Service, System};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::note::{Cosigner, Note, Signer, Verifier};
@@ -48,6 +49,8 @@ pub struct Plan {
     pub ministries: Vec<Ministry>,
     /// Auditors, by the member that sends them and their name.
     pub auditors: Vec<(MemberId, String)>,
+    /// The register of legal bases, by code.
+    pub purposes: Vec<Purpose>,
     /// A descriptor set that defines every service that is offered.
     pub descriptors: Bytes,
     /// How many sit on the council, and how many of them must sign.
@@ -199,6 +202,10 @@ impl Federation {
         for signer in others {
             note.add_signature(signer)?;
         }
+        // The council's source, for who wants to change it.
+        let source = self.folder.join("directory/directory.toml");
+        write(&source, self.directory.to_toml().as_bytes(), Access::Public, Existing::Replace)
+            .with_context(|| source.display().to_string())?;
         let path = self.directory_note();
         write(&path, note.to_string().as_bytes(), Access::Public, Existing::Replace)
             .with_context(|| path.display().to_string())
@@ -398,6 +405,7 @@ fn directory(
         systems,
         services,
         auditors,
+        purposes: plan.purposes.clone(),
     })
 }
 

@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::federation::Federation;
+use super::federation::{Federation, MemberFiles};
 use crate::oversight::monitor::{KnownLog, Monitor, MonitorOptions, Report};
+use crate::oversight::portal::{INDEX, LogSource, Site, Sources, public_policy};
 use crate::oversight::published::Place;
 use crate::oversight::witness::{ServeOptions, State, Witness, serve};
 use crate::trust::note::Cosigner;
@@ -68,6 +69,29 @@ pub(super) async fn monitor(federation: &Federation, grace: Duration) -> anyhow:
     })?;
     let now = i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000)?;
     Ok(monitor.round(now, |_| {}).await?)
+}
+
+/// Writes the portal of all four logs beside them, with what the monitor found. Gives back its first page.
+pub(super) fn portal(federation: &Federation, report: &Report) -> anyhow::Result<PathBuf> {
+    let log = |member: &MemberFiles| {
+        let name = member.published.file_name().unwrap_or_default().to_string_lossy();
+        LogSource { url: format!("../{name}/"), vkey: member.log_key.to_string() }
+    };
+    let policy = std::fs::read_to_string(&federation.witness.policy)?;
+    let sources = Sources {
+        logs: federation.members.iter().map(log).collect(),
+        policy: Some(public_policy(&policy)),
+        monitor: Some("report.json".into()),
+    };
+    let folder = federation.folder.join("published/portal");
+    Site::new(&sources).write(&folder).with_context(|| folder.display().to_string())?;
+    // The places are this machine's, and nobody else's business.
+    let mut report = serde_json::to_value(report)?;
+    for (log, source) in report["logs"].as_array_mut().into_iter().flatten().zip(&sources.logs) {
+        log["place"] = source.url.clone().into();
+    }
+    std::fs::write(folder.join("report.json"), serde_json::to_vec(&report)?)?;
+    Ok(folder.join(INDEX))
 }
 
 fn state_folder(federation: &Federation) -> PathBuf {

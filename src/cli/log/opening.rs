@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::builder::PossibleValuesParser;
 use prost::Message;
 use tonic::transport::Channel;
 
@@ -17,9 +16,10 @@ use super::source::{explained, refused};
 use crate::log::checkpoint::Checkpoint;
 use crate::log::closed::ClosedLog;
 use crate::log::commitment::Opening;
-use crate::log::entry::Slot;
+use crate::log::entry::further_field::Field;
+use crate::log::entry::{CommittedField, FurtherField, Slot};
 use crate::log::hidden::Seen;
-use crate::log::opening::{FIELDS, MAX_BYTES, OpeningFile, Shown, field_name};
+use crate::log::opening::{FIELDS, MAX_BYTES, OpeningFile, Shown, field_name, slot_named};
 use crate::log::tile::{self, Kind, Tile};
 use crate::log::tree::{Hash, RightEdge, Subtrees, TILE_LEAVES, TILE_LEVELS};
 use crate::proto::kopuro::audit::v1::openings_client::OpeningsClient;
@@ -32,9 +32,10 @@ pub(super) struct OpenArgs {
     /// Which entry
     #[arg(long, value_name = "N")]
     index: u64,
-    /// Which field; may be given several times
-    #[arg(long = "field", required = true, value_parser = PossibleValuesParser::new(FIELDS.map(|(name, _)| name)))]
-    fields: Vec<String>,
+    /// Which field, by its name, or as further-9, further-10, … where the entry has further subjects or committed fields; may be
+    /// given several times
+    #[arg(long = "field", required = true, value_name = "FIELD", value_parser = slot)]
+    fields: Vec<u8>,
     /// Prove it under this published checkpoint instead of the log's latest
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
@@ -78,7 +79,7 @@ pub(super) fn open(folder: &Path, args: &OpenArgs) -> anyhow::Result<ExitCode> {
     let private =
         private.context("its private half does not open: it is destroyed, or seal.key is not in the folder")?;
     let proof = log.inclusion_proof(args.index, checkpoint.size)?;
-    args.write(&OpeningFile::new(args.index, &entry, &private, &args.slots(), &proof, &checkpoint)?)
+    args.write(&OpeningFile::new(args.index, &entry, &private, &args.fields, &proof, &checkpoint)?)
 }
 
 /// From a running node that has granted it.
@@ -86,7 +87,7 @@ pub(super) async fn open_at_node(channel: Channel, args: &OpenArgs) -> anyhow::R
     let published = args.checkpoint()?;
     let mut request = tonic::Request::new(OpenFieldsRequest {
         index: args.index,
-        slots: args.slots().into_iter().map(i32::from).collect(),
+        slots: args.fields.iter().map(|slot| i32::from(*slot)).collect(),
         tree_size: published.as_ref().map_or(0, |checkpoint| checkpoint.size),
     });
     for (name, value) in [("kopuro-purpose", &args.purpose), ("kopuro-user", &args.user)] {
@@ -96,8 +97,7 @@ pub(super) async fn open_at_node(channel: Channel, args: &OpenArgs) -> anyhow::R
     }
     let answer = OpeningsClient::new(channel).open_fields(request).await.map_err(refused)?.into_inner();
     let entry = answer.entry.context("the node answers without an entry")?;
-    let openings =
-        entry.openings.iter().map(|field| Ok((field.slot(), opening(field)?))).collect::<anyhow::Result<_>>()?;
+    let openings = entry.openings.iter().map(opening).collect::<anyhow::Result<_>>()?;
     let proof: Vec<Vec<u8>> = entry.inclusion.iter().map(|hash| hash.to_vec()).collect();
     let note = published.map_or(answer.checkpoint, |checkpoint| checkpoint.note);
     args.write(&OpeningFile::of_openings(entry.index, &entry.entry, openings, &proof, &note))
@@ -115,11 +115,6 @@ fn opening(field: &FieldOpening) -> anyhow::Result<Opening> {
 }
 
 impl OpenArgs {
-    fn slots(&self) -> Vec<Slot> {
-        let named = |name: &String| FIELDS.iter().find(|(field, _)| field == name).map(|(_, slot)| *slot);
-        self.fields.iter().filter_map(named).collect()
-    }
-
     fn checkpoint(&self) -> anyhow::Result<Option<Checkpoint>> {
         self.checkpoint.as_deref().map(|path| Ok(Checkpoint::parse(&text(path)?)?)).transpose()
     }
@@ -192,13 +187,19 @@ impl Subtrees for PublishedFolder<'_> {
     }
 }
 
-/// A value as people read it: text, four numbers, or hexadecimal.
-fn readable(slot: Slot, value: &[u8]) -> String {
-    match slot {
-        Slot::Subject | Slot::User | Slot::Case | Slot::Address => {
-            String::from_utf8_lossy(value).escape_debug().to_string()
-        }
-        Slot::Sizes if value.len() == 32 => {
+/// A slot by the name of its field.
+fn slot(name: &str) -> Result<u8, String> {
+    slot_named(name).ok_or_else(|| {
+        let names: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
+        format!("no such field: there are {}, and further-9, further-10, …", names.join(", "))
+    })
+}
+
+/// A value as people read it: text, four numbers, a person or field, or hexadecimal.
+fn readable(slot: u8, value: &[u8]) -> String {
+    match Slot::try_from(i32::from(slot)) {
+        Ok(Slot::Subject | Slot::User | Slot::Case | Slot::Address) => as_text(value),
+        Ok(Slot::Sizes) if value.len() == 32 => {
             let numbers: Vec<String> =
                 value.as_chunks::<8>().0.iter().map(|n| u64::from_be_bytes(*n).to_string()).collect();
             format!(
@@ -206,9 +207,35 @@ fn readable(slot: Slot, value: &[u8]) -> String {
                 numbers[0], numbers[1], numbers[2], numbers[3]
             )
         }
-        Slot::Hidden => format!("({} bytes: the fields below)", value.len()),
-        _ => hex::encode(value),
+        Ok(Slot::Hidden) => format!("({} bytes: the fields below)", value.len()),
+        Ok(_) => hex::encode(value),
+        Err(_) => further(value),
     }
+}
+
+/// A further subject; a committed field with its path, whether it is of the request or the response, and its values, as text where
+/// they are text; or how many more there were.
+fn further(value: &[u8]) -> String {
+    let field = FurtherField::decode(value).ok().and_then(|further| further.field);
+    match field {
+        Some(Field::Subject(subject)) => format!("subject {}", as_text(&subject)),
+        Some(Field::Committed(CommittedField { path, response, values, hashed })) => {
+            let side = if response { "response" } else { "request" };
+            let readable = |value: &bytes::Bytes| match std::str::from_utf8(value) {
+                Ok(text) if !hashed && text.chars().all(|c| !c.is_control()) => format!("{text:?}"),
+                _ => hex::encode(value),
+            };
+            let values: Vec<String> = values.iter().map(readable).collect();
+            let what = if hashed { "SHA-256 of " } else { "" };
+            format!("{what}{} of the {side}: {}", path.escape_debug(), values.join(", "))
+        }
+        Some(Field::Beyond(count)) => format!("{count} more subjects and values, to which nothing is committed"),
+        None => hex::encode(value),
+    }
+}
+
+fn as_text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).escape_debug().to_string()
 }
 
 /// A small text file.

@@ -72,6 +72,7 @@ impl Printer {
             ("side", name(exchange.side().as_str_name(), "SIDE_")),
             ("duration_ms", exchange.duration_ms.into()),
             ("indices", indices.join(" ").into()),
+            ("schema", hex::encode(&exchange.schema).into()),
         ])
     }
 
@@ -218,6 +219,7 @@ fn fields(index: u64, seen: &Seen) -> anyhow::Result<Row> {
         ("grpc_status", entry.grpc_status.into()),
         ("reason", entry.reason.into()),
         ("side", name(side, "SIDE_")),
+        ("schema", hex::encode(&entry.schema).into()),
         ("commitment", hex::encode(&entry.commitment).into()),
         ("peer_checkpoint", entry.peer_checkpoint.into()),
     ])

@@ -53,7 +53,11 @@ async fn html(State(current): State<Current>, RawQuery(query): RawQuery, headers
 async fn json(State(current): State<Current>) -> Response {
     let body = current.borrow().as_ref().map(serde_json::to_string);
     match body {
-        Some(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        // Pages of other hosts may read it: the portal is one.
+        Some(Ok(body)) => {
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+            (headers, body).into_response()
+        }
         Some(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         None => not_yet(),
     }

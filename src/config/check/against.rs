@@ -4,18 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 
-use crate::config::NodeConfig;
 use crate::config::document::{Problem, Severity, Step};
 use crate::config::grants::Placed;
+use crate::config::{NodeConfig, Protocol};
 use crate::oversight::subject;
 use crate::policy::{Consumer, Grant, Methods, Providers, Rule};
+use crate::schema::set::MAX_BYTES;
 use crate::schema::{Catalogue, ServiceOffer};
 use crate::trust::directory::Directory;
 use crate::trust::identity::{MemberId, SystemId};
 use crate::trust::note::Signer;
-
-/// Far more than any service's types.
-const LARGEST_SET: u64 = 64 << 20;
 
 /// This node must be in the directory, with the log key that it has.
 pub(super) fn check_this_node(
@@ -45,7 +43,13 @@ pub(super) fn check_this_node(
 }
 
 /// The types of all services of the directory whose descriptor sets are there.
-pub(super) fn read_catalogue(config: &NodeConfig, directory: &Directory, problems: &mut Vec<Problem>) -> Catalogue {
+/// Of a service whose set cannot be used, a running node goes on with the types that it had.
+pub(super) fn read_catalogue(
+    config: &NodeConfig,
+    directory: &Directory,
+    previous: Option<&Catalogue>,
+    problems: &mut Vec<Problem>,
+) -> Catalogue {
     let field = [Step::Key("directory"), Step::Key("descriptors")];
     let folder = &config.directory.descriptors;
     let mut sets: HashMap<[u8; 32], Bytes> = HashMap::new();
@@ -53,8 +57,8 @@ pub(super) fn read_catalogue(config: &NodeConfig, directory: &Directory, problem
         let file = folder.join(format!("{}.binpb", hex::encode(digest)));
         // One that is not there is the catalogue's to tell.
         let Ok(size) = std::fs::metadata(&file).map(|metadata| metadata.len()) else { continue };
-        let bytes = if size > LARGEST_SET {
-            Err(format!("has {size} bytes, more than {LARGEST_SET}"))
+        let bytes = if size > MAX_BYTES as u64 {
+            Err(format!("has {size} bytes, more than {MAX_BYTES}"))
         } else {
             std::fs::read(&file).map_err(|error| format!("cannot be read: {error}"))
         };
@@ -66,10 +70,16 @@ pub(super) fn read_catalogue(config: &NodeConfig, directory: &Directory, problem
             }
         }
     }
-    let catalogue = Catalogue::new(directory.services.iter().map(ServiceOffer::from), &sets);
+    let mut catalogue = Catalogue::new(directory.services.iter().map(ServiceOffer::from), &sets);
     for problem in catalogue.problems() {
-        let remedy = format!("put the set that the directory names in {}", folder.display());
-        problems.push(config.problem(&field, problem.to_string(), remedy).with(Severity::Mismatch));
+        problems.push(config.problem(&field, problem.to_string(), problem.remedy(folder)).with(Severity::Mismatch));
+    }
+    if let Some(previous) = previous {
+        for (service, provider) in catalogue.keep(previous, &directory.services) {
+            let what = format!("{service} of {provider}: the types that the node had stay in force");
+            let remedy = "bring in the set that the directory names";
+            problems.push(config.problem(&field, what, remedy).with(Severity::Notice));
+        }
     }
     catalogue
 }
@@ -142,6 +152,7 @@ impl Facts<'_> {
 
     /// A back-end for each system of this member that provides something, and none for others.
     pub(super) fn check_backends(&self, config: &NodeConfig, problems: &mut Vec<Problem>) {
+        self.check_http_json(config, problems);
         let own = self.directory.services.iter().map(|service| &service.provider);
         let providing: BTreeSet<&str> =
             own.filter(|provider| *provider.member() == config.node.member).map(SystemId::name).collect();
@@ -161,6 +172,27 @@ impl Facts<'_> {
                 "correct the name, remove it, or have the council list its services",
             );
             problems.push(problem.with(Severity::Mismatch));
+        }
+    }
+
+    /// A back-end that speaks HTTP and JSON takes no stream of requests.
+    fn check_http_json(&self, config: &NodeConfig, problems: &mut Vec<Problem>) {
+        let backends = config.backends.iter().filter(|(_, backend)| backend.protocol == Protocol::HttpJson);
+        for (name, _) in backends {
+            let Ok(system) = config.node.member.system(name) else { continue };
+            let offers = self.catalogue.services().filter_map(|service| service.offer(&system));
+            let methods = offers.flat_map(|offer| offer.descriptor.methods());
+            let mut streamed: Vec<String> = methods
+                .filter(prost_reflect::MethodDescriptor::is_client_streaming)
+                .map(|method| method.full_name().to_owned())
+                .collect();
+            streamed.sort();
+            if !streamed.is_empty() {
+                let field = [Step::Key("backends"), Step::Key(name), Step::Key("protocol")];
+                let what = format!("http-json carries no stream of requests, and {} has one", streamed.join(", "));
+                let remedy = "serve gRPC, or have these methods offered by another system";
+                problems.push(config.problem(&field, what, remedy).with(Severity::Mismatch));
+            }
         }
     }
 

@@ -240,7 +240,8 @@ pub(super) fn read_backends(
             },
         };
         if let Some(anchors) = anchors {
-            backends.insert(system, LoadedBackend { endpoint: backend.endpoint.clone(), anchors });
+            let loaded = LoadedBackend { endpoint: backend.endpoint.clone(), protocol: backend.protocol, anchors };
+            backends.insert(system, loaded);
         }
     }
     backends

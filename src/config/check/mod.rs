@@ -2,6 +2,7 @@
 
 mod against;
 mod local;
+mod typed;
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -15,8 +16,8 @@ use time::OffsetDateTime;
 
 use super::document::{ConfigError, Problem, Severity, Step};
 use super::grants::{read_grants, read_outbound};
-use super::{Endpoint, NodeConfig};
-use crate::policy::{Grants, Outbound};
+use super::{Endpoint, NodeConfig, Protocol};
+use crate::policy::{Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::{Directory, SignedDirectory, Source};
@@ -45,6 +46,8 @@ pub struct Loaded {
     pub catalogue: Arc<Catalogue>,
     /// What others may call here.
     pub grants: Arc<Grants>,
+    /// Grants that are in the files and not in force: what they allow does not fit the directory or the types.
+    pub left_out: Vec<Grant>,
     /// What own systems may call.
     pub outbound: Arc<Outbound>,
     /// Own systems, and where they listen.
@@ -58,6 +61,8 @@ pub struct Loaded {
 pub struct LoadedBackend {
     /// Its address.
     pub endpoint: Endpoint,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// What its certificate is verified against.
     pub anchors: Arc<Anchors>,
 }
@@ -123,13 +128,20 @@ fn inspect(
     let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
 
     let mut catalogue = Catalogue::default();
+    let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
         against::check_this_node(config, directory, signer.as_ref(), &mut problems);
-        catalogue = against::read_catalogue(config, directory, &mut problems);
+        catalogue =
+            against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
         let facts = against::Facts { directory, catalogue: &catalogue };
         facts.check_grants(&grants, &mut problems);
         facts.check_outbound(&rules, &mut problems);
         facts.check_backends(config, &mut problems);
+        let was_known = previous.map(|previous| {
+            move |grant: &Grant| previous.left_out.contains(grant) || previous.grants.iter().any(|known| known == grant)
+        });
+        let was_known = was_known.as_ref().map(|known| known as &dyn Fn(&Grant) -> bool);
+        (in_force, left_out) = facts.fitting(grants, was_known, &mut problems);
     }
     let anchors = own.as_ref().map(|own| Arc::clone(&own.anchors));
     let backends = local::read_backends(config, anchors.as_ref(), &mut problems);
@@ -137,7 +149,6 @@ fn inspect(
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     let broken = problems.first().is_some_and(|worst| worst.severity == Severity::Error);
     let (Some(own), Some(directory), false) = (own, directory, broken) else { return Err(ConfigError { problems }) };
-    let grants = grants.into_iter().map(|placed| placed.value).collect();
     Ok(Loaded {
         credentials: own.credentials,
         anchors: own.anchors,
@@ -146,9 +157,10 @@ fn inspect(
         directory: Arc::new(directory.directory.clone()),
         catalogue: Arc::new(catalogue),
         grants: Arc::new(match previous {
-            Some(previous) => previous.grants.succeeded_by(grants),
-            None => Grants::new(grants),
+            Some(previous) => previous.grants.succeeded_by(in_force),
+            None => Grants::new(in_force),
         }),
+        left_out,
         outbound: Arc::new(Outbound::new(rules.into_iter().map(|placed| placed.value).collect())),
         backends,
         warnings: problems,

@@ -10,6 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::entry::{Facts, Progress};
 use super::file::{Carried, DelayedTable, Header, LateTable, Sections};
+use super::subjects;
 use crate::log::entry::{Kind, Outcome};
 use crate::log::hidden::Seen;
 use crate::log::tree::Hash;
@@ -328,6 +329,12 @@ impl Builder {
     /// The offset of the next entry of the same exchange in this segment.
     pub(super) fn next(&self, offset: u32) -> Option<u32> {
         self.next.get(offset as usize).copied().filter(|next| *next > 0).map(u32::from)
+    }
+
+    /// For each entry, what a row of the index of subjects names.
+    pub(super) fn named(&self) -> Vec<Option<u16>> {
+        let late = self.late(0..self.first).map(|(_, index, ..)| (index - self.first) as u32);
+        subjects::named(self.times.len(), &self.openings, |offset| self.next(offset), late)
     }
 
     /// Later entries of exchanges that opened in this range of indices: the opening, the entry's index, how it ended.

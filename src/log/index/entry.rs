@@ -134,6 +134,7 @@ impl Progress {
             Kind::Refused
             | Kind::Audit
             | Kind::RequestCompleted
+            | Kind::Subjects
             | Kind::Erasure
             | Kind::Opened
             | Kind::Evidence

@@ -111,6 +111,9 @@ pub(super) struct Header {
     /// Entries whose fields stay hidden.
     #[prost(uint32, tag = "17")]
     pub(super) hidden: u32,
+    /// Of a file of subjects: its rows by the first byte of the pseudonym, 256 sections of ids.
+    #[prost(message, repeated, tag = "18")]
+    pub(super) buckets: Vec<Span>,
 }
 
 impl Header {
@@ -225,7 +228,7 @@ pub(super) struct Sections(Vec<u8>);
 impl Sections {
     fn since(&self, start: usize) -> Span {
         let bytes = &self.0[start..];
-        // A section has at most 18 bytes per entry, or is a few names: far under 4 GiB.
+        // A section has at most 18 bytes per entry (of subjects, 129 times that), or is a few names: far under 4 GiB.
         Span { offset: start as u64, len: u32::try_from(bytes.len()).unwrap_or(u32::MAX), check: check(bytes) }
     }
 
@@ -351,6 +354,11 @@ impl Sealed {
     pub(super) fn bitmap(&self, span: Option<Span>) -> Result<RoaringBitmap, IndexError> {
         let bytes = self.section(span)?;
         RoaringBitmap::deserialize_from(bytes.as_slice()).map_err(|_| self.damaged("a bitmap cannot be read"))
+    }
+
+    /// Rows of a file of subjects whose pseudonyms begin with this byte.
+    pub(super) fn bucket(&self, first: u8) -> Result<Ids, IndexError> {
+        Ok(Ids(self.section(self.header.buckets.get(usize::from(first)).copied())?))
     }
 
     /// Exchange ids of openings, sorted, with their offsets.

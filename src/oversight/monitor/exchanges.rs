@@ -33,7 +33,7 @@ const MOST_FACTS: usize = 100_000;
 /// Facts of one exchange that are looked at; more are a repetition as it is.
 const MOST_OF_ONE: usize = 16;
 /// After so long without news an exchange is forgotten: 400 days, beyond any delay of publication in use.
-const HORIZON_MS: i64 = 400 * 86_400_000;
+pub(super) const HORIZON_MS: i64 = 400 * 86_400_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// An exchange that waits, or that is wrong.
@@ -54,6 +54,8 @@ pub(super) struct Shard {
     file: String,
     waiting: u64,
     never_arrived: u64,
+    #[serde(default)]
+    hidden: u64,
     wrong: BTreeMap<Problem, u64>,
     /// When the first of its exchanges falls due.
     due_ms: Option<i64>,
@@ -68,6 +70,9 @@ pub(super) struct Saved {
     pub(super) agreed: u64,
     /// Exchanges done with: the other side's log is not followed.
     pub(super) unchecked: u64,
+    /// Of those agreed, whose sides were checked by different schemas.
+    #[serde(default)]
+    pub(super) other_schemas: u64,
     /// Exchanges given up after [`HORIZON_MS`].
     pub(super) forgotten: u64,
 }
@@ -79,6 +84,10 @@ impl Saved {
 
     pub(super) fn never_arrived(&self) -> u64 {
         self.shards.values().map(|shard| shard.never_arrived).sum()
+    }
+
+    pub(super) fn hidden(&self) -> u64 {
+        self.shards.values().map(|shard| shard.hidden).sum()
     }
 
     /// How many are wrong, by what is wrong.
@@ -127,8 +136,9 @@ impl Exchanges {
         // What is not whole may have its other half on disk.
         if closes && is_whole(facts) && judge(facts, bench) == Verdict::Agreed {
             self.facts -= facts.len();
-            self.memory.remove(&id);
             self.saved.agreed += 1;
+            self.saved.other_schemas += u64::from(other_schemas(facts));
+            self.memory.remove(&id);
         }
         if self.facts >= self.most_facts { self.spill() } else { Ok(()) }
     }
@@ -204,10 +214,14 @@ impl Exchanges {
             let verdict = judge(&exchange.facts, bench);
             let news = exchange.facts.iter().map(|fact| fact.shown_ms).max().unwrap_or_default();
             match &verdict {
-                Verdict::Agreed => saved.agreed += 1,
+                Verdict::Agreed => {
+                    saved.agreed += 1;
+                    saved.other_schemas += u64::from(other_schemas(&exchange.facts));
+                }
                 Verdict::Unchecked => saved.unchecked += 1,
                 _ if news.saturating_add(HORIZON_MS) < bench.now_ms => saved.forgotten += 1,
                 Verdict::NeverArrived => shard.never_arrived += 1,
+                Verdict::Hidden => shard.hidden += 1,
                 Verdict::Waiting(due) => {
                     shard.waiting += 1;
                     shard.due_ms = shard.due_ms.into_iter().chain(*due).min();
@@ -269,6 +283,13 @@ fn is_whole(facts: &[Fact]) -> bool {
         refused || (of_log.clone().any(Fact::opens) && of_log.any(|fact| !fact.opens()))
     };
     if one_log { facts.len() >= 4 } else { facts.iter().all(|fact| told(fact.log)) }
+}
+
+/// Whether the logs of an exchange name different schemas: its sides were on neighbouring versions.
+fn other_schemas(facts: &[Fact]) -> bool {
+    let mut named = facts.iter().filter(|fact| fact.schema != 0);
+    let first = named.next();
+    first.is_some_and(|first| named.any(|other| other.log != first.log && other.schema != first.schema))
 }
 
 /// Adds a fact that is not there yet.

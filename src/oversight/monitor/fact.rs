@@ -48,6 +48,12 @@ pub(super) struct Fact {
     /// Code of the legal basis.
     #[prost(string, tag = "12")]
     pub(super) legal_basis: String,
+    /// The entry's own time, whenever it was shown.
+    #[prost(int64, tag = "13")]
+    pub(super) made_ms: i64,
+    /// First eight bytes of the digest of the schema by which it was checked; 0 where it names none.
+    #[prost(fixed64, tag = "14")]
+    pub(super) schema: u64,
 }
 
 /// What one entry is to a monitor.
@@ -64,7 +70,8 @@ pub(super) enum Reading {
         /// The checkpoints.
         notes: [String; 2],
     },
-    /// It is of no exchange between two members: an auditor's look, an erasure; or it neither opens nor closes one.
+    /// It is of no exchange between two members: an auditor's look, an erasure; or it neither opens nor closes one, as the end
+    /// of a streamed request and further subjects do not.
     Other,
     /// It is no entry that can be read, or opens something that it cannot.
     Unreadable {
@@ -106,6 +113,8 @@ impl Reading {
             service: entry.service,
             method: entry.method,
             legal_basis: entry.legal_basis,
+            made_ms: entry.time_unix_ms,
+            schema: entry.schema.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)),
         };
         Self::Fact(id, fact)
     }
@@ -142,7 +151,8 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Whether it opens or closes an exchange. An auditor's look, an erasure and the end of a streamed request do not.
+/// Whether it opens or closes an exchange. An auditor's look, an erasure, the end of a streamed request and further subjects do
+/// not.
 pub(super) fn is_of_exchange(entry: &Entry) -> bool {
     use Kind::{Failed, Refused, RequestReceived, RequestSent, ResponseReceived, ResponseSent};
     matches!(entry.kind(), RequestSent | RequestReceived | ResponseSent | ResponseReceived | Refused | Failed)

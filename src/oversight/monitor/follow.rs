@@ -68,15 +68,21 @@ impl From<&PublishedError> for Condition {
     }
 }
 
-/// Readings of one bundle: the index after them, the latest time that an entry tells, and the last checkpoint of a peer
-/// that one carries.
+/// Readings of one bundle: the index after them, the first and the latest time that an entry tells, and the last checkpoint of a
+/// peer that one carries.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) next: u64,
+    pub(super) first_ms: Option<i64>,
     pub(super) time_ms: i64,
+    /// Between which times hidden entries stand, which tell none themselves.
+    pub(super) hidden: Vec<Between>,
     pub(super) peer_checkpoint: Option<String>,
     pub(super) readings: Vec<Reading>,
 }
+
+/// The times that the entries before and behind tell, as far as the bundle has them.
+pub(super) type Between = (Option<i64>, Option<i64>);
 
 pub(super) type Batches = BoxStream<'static, Result<Batch, PublishedError>>;
 
@@ -121,7 +127,9 @@ async fn read_bundle(tree: &PublishedTree, log: u32, number: u64, from: u64) -> 
     let entries = tree.bundle(number, false).await?;
     let first = number * TILE_LEAVES;
     let next = first + entries.len() as u64;
-    let mut batch = Batch { next, time_ms: 0, peer_checkpoint: None, readings: Vec::with_capacity(entries.len()) };
+    let readings = Vec::with_capacity(entries.len());
+    let mut batch = Batch { next, first_ms: None, time_ms: 0, hidden: Vec::new(), peer_checkpoint: None, readings };
+    let mut before = None;
     let mut opener = Opener { tree, number: None, entries: Vec::new() };
     for (at, bytes) in entries.into_iter().enumerate() {
         let index = first + at as u64;
@@ -135,6 +143,13 @@ async fn read_bundle(tree: &PublishedTree, log: u32, number: u64, from: u64) -> 
                     batch.peer_checkpoint = Some(std::mem::take(&mut entry.peer_checkpoint));
                 }
                 batch.time_ms = batch.time_ms.max(entry.time_unix_ms);
+                if entry.time_unix_ms > 0 {
+                    before = Some(entry.time_unix_ms);
+                    batch.first_ms = batch.first_ms.or(before);
+                    if let Some((_, until @ None)) = batch.hidden.last_mut() {
+                        *until = before;
+                    }
+                }
                 match entry.opened {
                     Some(opened) if entry.kind == i32::from(Kind::Opened) => {
                         opener.open(log, index, entry.time_unix_ms, &opened).await?
@@ -143,6 +158,9 @@ async fn read_bundle(tree: &PublishedTree, log: u32, number: u64, from: u64) -> 
                 }
             }
         };
+        if matches!(reading, Reading::Hidden(_)) && !matches!(batch.hidden.last(), Some((_, None))) {
+            batch.hidden.push((before, None));
+        }
         batch.readings.push(reading);
     }
     Ok(batch)

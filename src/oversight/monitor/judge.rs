@@ -6,12 +6,14 @@
 //! - What the consumer's node could not bring to an answer (FAILED) may be missing at the provider, or have ended
 //!   differently there: a caller hangs up just as the answer is on its way, and each side tells the truth.
 //! - Everything else must be in both logs, name the same systems and method, and end with the same outcome and status.
+//! - What the other log hides cannot be compared: where a side is missing and its log has hidden entries of that time, nothing is
+//!   said of it but that. A consumer may hide what its provider publishes, and a refusal may be hidden by the provider.
 //! - A side has the grace period to be published after the other has shown itself.
 //! - An exchange that only the consumer has opened and nobody has closed may still be going on, or the rest of it may be
 //!   hidden: nothing is said of it.
 //! - Where consumer and provider are of one member there is one log, and nothing to compare.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +29,19 @@ pub(super) struct Bench {
     pub(super) followed: HashSet<String>,
     /// Whether it is known whose each of the logs is: one that has not been reached yet may be anybody's.
     pub(super) all_known: bool,
+    /// Between which times each member's log has hidden entries, ascending.
+    pub(super) hidden: HashMap<String, Vec<(i64, i64)>>,
     pub(super) now_ms: i64,
     pub(super) grace_ms: i64,
+}
+
+impl Bench {
+    /// Whether a member's log has hidden entries about this time, give or take the grace period: one of them may be what is missing.
+    fn may_hide(&self, member: &str, at_ms: i64) -> bool {
+        let Some(hidden) = self.hidden.get(member) else { return false };
+        let behind = hidden.partition_point(|(_, until)| until.saturating_add(self.grace_ms) < at_ms);
+        hidden.get(behind).is_some_and(|(from, _)| from.saturating_sub(self.grace_ms) <= at_ms)
+    }
 }
 
 /// What is wrong with an exchange.
@@ -94,6 +107,8 @@ pub(super) enum Verdict {
     Unchecked,
     /// The consumer failed to bring it to an answer and the provider has nothing of it. Kept, in case it comes.
     NeverArrived,
+    /// One side has nothing of it to show, and hides entries of that time. Kept, in case it comes.
+    Hidden,
     /// Kept; looked at again when something comes, or at this time.
     Waiting(Option<i64>),
     /// Wrong, and why in words. Kept: what is missing may yet come.
@@ -110,10 +125,14 @@ struct View<'f> {
     subject: Option<[&'f str; 4]>,
     first_ms: i64,
     last_ms: i64,
+    /// When its first entry was made.
+    made_ms: i64,
 }
 
 impl<'f> View<'f> {
     fn add(&mut self, fact: &'f Fact) {
+        let made = if fact.made_ms == 0 { fact.shown_ms } else { fact.made_ms };
+        self.made_ms = if self.is_empty() { made } else { self.made_ms.min(made) };
         self.first_ms = if self.is_empty() { fact.shown_ms } else { self.first_ms.min(fact.shown_ms) };
         self.last_ms = self.last_ms.max(fact.shown_ms);
         self.subject = Some(fact.subject());
@@ -183,7 +202,16 @@ fn compare(asked: &View<'_>, answered: &View<'_>, bench: &Bench, consumer: &str,
     }
     let after_grace = |since_ms: i64, problem: Problem, told: &str| {
         let due = since_ms.saturating_add(bench.grace_ms);
-        if bench.now_ms >= due { Verdict::Found(problem, told.into()) } else { Verdict::Waiting(Some(due)) }
+        let hidden = match problem {
+            Problem::MissingAtConsumer => bench.may_hide(consumer, answered.made_ms),
+            Problem::MissingAtProvider => bench.may_hide(provider, asked.made_ms),
+            _ => false,
+        };
+        match bench.now_ms >= due {
+            false => Verdict::Waiting(Some(due)),
+            true if hidden => Verdict::Hidden,
+            true => Verdict::Found(problem, told.into()),
+        }
     };
     let never_left = |end: Ending| end.outcome == Outcome::Refused && end.side == Side::Consumer;
     let follows = |member: &str| bench.followed.contains(member);

@@ -154,6 +154,8 @@ fn counts(page: &mut String, report: &Report, language: Language) {
         (words.wrong, exchanges.wrong),
         (words.waiting, exchanges.waiting),
         (words.never_arrived, exchanges.never_arrived),
+        (words.hidden, exchanges.hidden),
+        (words.other_schemas, exchanges.other_schemas),
         (words.unchecked, exchanges.unchecked),
     ] {
         let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", number(count, language));
@@ -162,7 +164,7 @@ fn counts(page: &mut String, report: &Report, language: Language) {
 }
 
 /// Bishkek's time, as each language writes dates.
-fn date(unix_ms: i64, language: Language) -> String {
+pub(crate) fn date(unix_ms: i64, language: Language) -> String {
     let bishkek = UtcOffset::from_hms(6, 0, 0).unwrap_or(UtcOffset::UTC);
     let Ok(time) = OffsetDateTime::from_unix_timestamp(unix_ms.div_euclid(1_000)) else { return unix_ms.to_string() };
     let Some(time) = time.checked_to_offset(bishkek) else { return unix_ms.to_string() };
@@ -189,7 +191,8 @@ fn number(number: u64, language: Language) -> String {
     text
 }
 
-fn escape(text: &str) -> String {
+/// Text as text, whatever is in it.
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -49,6 +49,10 @@ pub struct ExchangeCounts {
     pub waiting: u64,
     /// The consumer failed to bring it to an answer; the provider has nothing of it.
     pub never_arrived: u64,
+    /// One side shows nothing of it, and has hidden entries of that time: it cannot be compared.
+    pub hidden: u64,
+    /// Of those agreed, whose sides were checked by different schemas: neighbouring versions.
+    pub other_schemas: u64,
     /// One side lacks it or tells it differently.
     pub wrong: u64,
     /// Given up: no news for 400 days.
@@ -143,6 +147,8 @@ impl Report {
             unchecked: saved.unchecked,
             waiting: saved.waiting(),
             never_arrived: saved.never_arrived(),
+            hidden: saved.hidden(),
+            other_schemas: saved.other_schemas,
             wrong: saved.wrong().values().sum(),
             forgotten: saved.forgotten,
         };
@@ -213,9 +219,15 @@ impl Report {
             let wrong = self.wrong.get(problem.name()).copied().unwrap_or_default();
             metrics::gauge!("kopuro_monitor_exchanges_wrong", "problem" => problem.name()).set(wrong as f64);
         }
-        let ExchangeCounts { agreed, unchecked, waiting, never_arrived, .. } = self.exchanges;
-        let states =
-            [("agreed", agreed), ("unchecked", unchecked), ("waiting", waiting), ("never_arrived", never_arrived)];
+        let ExchangeCounts { agreed, unchecked, waiting, never_arrived, hidden, other_schemas, .. } = self.exchanges;
+        let states = [
+            ("agreed", agreed),
+            ("unchecked", unchecked),
+            ("waiting", waiting),
+            ("never_arrived", never_arrived),
+            ("hidden", hidden),
+            ("other_schemas", other_schemas),
+        ];
         for (state, count) in states {
             metrics::gauge!("kopuro_monitor_exchanges", "state" => state).set(count as f64);
         }
@@ -262,12 +274,20 @@ impl fmt::Display for Report {
         for evidence in &self.evidence {
             writeln!(f, "evidence: {evidence}")?;
         }
-        let ExchangeCounts { agreed, unchecked, waiting, never_arrived, wrong, .. } = self.exchanges;
+        let ExchangeCounts { agreed, unchecked, waiting, never_arrived, wrong, hidden, other_schemas, .. } =
+            self.exchanges;
         write!(
             f,
             "exchanges: {agreed} agreed, {wrong} wrong, {waiting} waiting, {never_arrived} never arrived, {unchecked} \
              with one log only"
-        )
+        )?;
+        if hidden > 0 {
+            write!(f, ", {hidden} that cannot be compared: the other side hides entries of their time")?;
+        }
+        if other_schemas > 0 {
+            write!(f, "; {other_schemas} of those agreed were checked by different schemas")?;
+        }
+        Ok(())
     }
 }
 

@@ -63,13 +63,13 @@ impl Monitor {
                     progress(read);
                     if read - kept_at >= COMMIT_ENTRIES {
                         kept_at = read;
-                        self.keep(&bench, &mut found)?;
+                        self.keep(&mut bench, &mut found)?;
                     }
                 }
             }
         }
         self.compare_entangled(trees.values()).await?;
-        self.keep(&bench, &mut found)?;
+        self.keep(&mut bench, &mut found)?;
         self.report(&bench, read, found)
     }
 
@@ -145,11 +145,18 @@ impl Monitor {
         let followed = self.followed.iter().filter_map(whose).collect();
         let all_known = self.followed.iter().all(|followed| whose(followed).is_some());
         let grace_ms = i64::try_from(self.options.grace.as_millis()).unwrap_or(i64::MAX);
-        Bench { members, followed, all_known, now_ms, grace_ms }
+        Bench { members, followed, all_known, hidden: self.hidden(), now_ms, grace_ms }
+    }
+
+    /// Between which times each member's log has hidden entries.
+    fn hidden(&self) -> HashMap<String, Vec<(i64, i64)>> {
+        let hiding = self.state.logs.iter().filter(|log| !log.hidden.is_empty());
+        hiding.filter_map(|log| Some((log.member.clone()?, log.hidden.clone()))).collect()
     }
 
     fn take(&mut self, number: usize, batch: Batch, bench: &mut Bench) -> Result<(), MonitorError> {
         let log = &mut self.state.logs[number];
+        log.add_hidden(batch.first_ms, &batch.hidden);
         for reading in batch.readings {
             match reading {
                 Reading::Fact(id, fact) => {
@@ -243,7 +250,8 @@ impl Monitor {
     }
 
     /// Judges, and keeps the place: exchanges first, then the state that names them.
-    fn keep(&mut self, bench: &Bench, found: &mut Vec<Finding>) -> Result<(), MonitorError> {
+    fn keep(&mut self, bench: &mut Bench, found: &mut Vec<Finding>) -> Result<(), MonitorError> {
+        bench.hidden = self.hidden();
         let logs = &self.state.logs;
         self.exchanges.commit(bench, |waiting, problem, told| {
             if found.len() < NEW_KEPT {

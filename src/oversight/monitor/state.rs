@@ -5,12 +5,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::exchanges::Saved;
+use super::exchanges::{HORIZON_MS, Saved};
+use super::follow::Between;
 use super::{Condition, MonitorError};
 use crate::trust::file::{Access, Existing, write};
 
 const FILE: &str = "state.json";
 const VERSION: u32 = 1;
+
+/// Hidden entries closer to each other than this are told as one run of them.
+const RUN_MS: i64 = 600_000;
 
 /// Everything but the waiting exchanges themselves.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +53,9 @@ pub(super) struct LogState {
     pub(super) accused: Vec<(u64, String)>,
     /// Why it is no longer followed: two histories.
     pub(super) forked: Option<String>,
+    /// Between which times it has hidden entries, ascending.
+    #[serde(default)]
+    pub(super) hidden: Vec<(i64, i64)>,
 }
 
 impl State {
@@ -87,6 +94,28 @@ impl State {
 }
 
 impl LogState {
+    /// Takes in between which times a bundle has hidden entries; `first_ms` is the first time that it tells. Before what it tells
+    /// itself is taken: [`Self::time_ms`] is the last time before it.
+    pub(super) fn add_hidden(&mut self, first_ms: Option<i64>, hidden: &[Between]) {
+        if let (Some(first), Some((from, until @ i64::MAX))) = (first_ms, self.hidden.last_mut()) {
+            *until = first.max(*from);
+        }
+        for (before, behind) in hidden {
+            // Clocks that go back must not make a run end before it begins.
+            let from = before.unwrap_or(self.time_ms);
+            let until = behind.unwrap_or(i64::MAX).max(from);
+            match self.hidden.last_mut() {
+                Some((first, last)) if from <= last.saturating_add(RUN_MS) => {
+                    *first = from.min(*first);
+                    *last = until.max(*last);
+                }
+                _ => self.hidden.push((from, until)),
+            }
+        }
+        let forgotten = self.time_ms.saturating_sub(HORIZON_MS);
+        self.hidden.retain(|(_, until)| *until >= forgotten);
+    }
+
     /// A log that has forked stays so: nothing that it shows later makes up for it.
     pub(super) fn condition(&self, now: Condition) -> Condition {
         self.forked.clone().map_or(now, Condition::Forked)

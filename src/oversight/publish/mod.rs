@@ -1,5 +1,5 @@
 //! The log published, so that anybody can check it: C2SP tlog-tiles in a store, over HTTP, or both; beside it who may
-//! ask whom for what, the directory, the form of an entry, and open data.
+//! ask whom for what, the directory, the form of an entry, open data, and the portal.
 //!
 //! In: the log, and who else to ask before a checkpoint goes out ([`Cosign`]). Out: files. The order survives a crash at
 //! any point, because every step only repeats what is already so, and the checkpoint comes last:
@@ -22,8 +22,8 @@
 //! store       a folder or a bucket                       standing   published against stored
 //! tiles       tiles and bundles from the log             publisher  the five steps, again and again
 //! beside      grants.json, directory, entry.proto        open_data  a file for each day
-//! serve       plain HTTP                                 respond    the form of an answer
-//! clients     how much each may ask
+//! summary     counts by day and month                    serve      plain HTTP
+//! respond     the form of an answer                      clients    how much each may ask
 //! ```
 //!
 //! It does not publish private halves, and reads none. Whether entries show only what they may is the log's.
@@ -36,6 +36,7 @@ mod respond;
 mod serve;
 mod standing;
 mod store;
+mod summary;
 mod tiles;
 
 use std::path::PathBuf;
@@ -51,7 +52,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log::tree::TILE_LEAVES;
 use crate::log::{Checkpoint, Log, LogError};
+use crate::oversight::portal;
 use crate::policy::Grants;
+use crate::schema::Catalogue;
 use crate::telemetry;
 use crate::trust::note::Verifier;
 
@@ -79,7 +82,7 @@ const MOST_TILE: usize = 256 * (2 + 65_535);
 pub type Cosign = Arc<dyn Fn(Arc<Checkpoint>) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
 /// What grants are in force now; none where nobody knows any more.
-pub type GrantsNow = Arc<dyn Fn() -> Option<Arc<Grants>> + Send + Sync>;
+pub type GrantsNow = Arc<dyn Fn() -> Option<(Arc<Grants>, Arc<Catalogue>)> + Send + Sync>;
 
 /// What is published, where, and how often.
 pub struct PublishOptions {
@@ -97,6 +100,8 @@ pub struct PublishOptions {
     pub directory: PathBuf,
     /// The grants in force.
     pub grants: GrantsNow,
+    /// What the portal shows; none: there is no portal.
+    pub portal: Option<portal::Sources>,
     /// Who cosigns, where anybody has to.
     pub cosign: Option<Cosign>,
 }
@@ -173,9 +178,12 @@ struct Shared {
     published: watch::Sender<Option<Arc<Checkpoint>>>,
     /// Entries before this one are of no more use here: [`Publication::settled`].
     settled: watch::Sender<u64>,
-    /// Entries that are in days of open data.
+    /// Entries that are in days of open data, and in its summaries.
     in_days: AtomicU64,
+    summed: AtomicU64,
     beside: ArcSwap<Beside>,
+    /// The portal's pages.
+    site: Option<Arc<portal::Site>>,
     health: telemetry::Health,
 }
 
@@ -183,7 +191,8 @@ impl Shared {
     /// Finds out how many entries are settled, and tells the log: it prunes nothing beyond.
     fn settle(&self) {
         let published = self.published.borrow().as_ref().map_or(0, |published| published.size);
-        let in_days = if self.options.open_data { self.in_days.load(Ordering::Relaxed) } else { u64::MAX };
+        let counted = || self.in_days.load(Ordering::Relaxed).min(self.summed.load(Ordering::Relaxed));
+        let in_days = if self.options.open_data { counted() } else { u64::MAX };
         // Without a store nobody else has the tiles.
         let settled = if self.options.store.is_some() { published.min(in_days) } else { 0 };
         let settled = settled - settled % TILE_LEAVES;
@@ -215,8 +224,10 @@ impl Publication {
         };
         let beside = Beside::now(&options, &key).await;
         let (published, beside) = (watch::Sender::new(None), ArcSwap::from_pointee(beside));
-        let (settled, in_days) = (watch::Sender::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { log, key, options, files, published, settled, in_days, beside, health });
+        let (settled, in_days, summed) = (watch::Sender::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let site = options.portal.as_ref().map(|portal| Arc::new(portal::Site::new(portal)));
+        let shared =
+            Arc::new(Shared { log, key, options, files, published, settled, in_days, summed, beside, site, health });
         let mut publisher = Publisher::new(shared.clone());
         publisher.begin().await?;
 

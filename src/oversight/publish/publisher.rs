@@ -11,8 +11,9 @@ use prost::Message;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::beside::Beside;
+use super::beside::{self, Beside};
 use super::standing::{self, Place};
+use super::summary::Summaries;
 use super::{
     CHECKPOINT, MOST_CHECKPOINT, MOST_TILE, PublishError, Shared, StandingError, Store, StoreError, TILE, tiles,
 };
@@ -49,6 +50,9 @@ const PARTIALS_STAY: Duration = Duration::from_secs(600);
 /// The condition in the node's health.
 pub(super) const CONDITION: &str = "publication";
 
+/// So often what comes while the last checkpoint is published is published too.
+const LAST_TURNS: usize = 3;
+
 /// Publishes; one per log.
 pub(super) struct Publisher {
     shared: Arc<Shared>,
@@ -62,12 +66,17 @@ pub(super) struct Publisher {
     partial: BTreeSet<Tile>,
     /// Full tiles whose partial ones are to go, and when.
     outgrown: VecDeque<(Instant, Tile)>,
+    summaries: Summaries,
+    /// Whether the portal's pages are in the store.
+    portal: bool,
     failures: u32,
 }
 
 impl Publisher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            summaries: Summaries::new(shared.clone()),
+            portal: false,
             shared,
             stands: None,
             written: 0,
@@ -121,7 +130,7 @@ impl Publisher {
         loop {
             let turn = tokio::select! {
                 () = stop.cancelled() => break,
-                turn = self.turn() => turn,
+                turn = self.turn(false) => turn,
             };
             if self.tell(turn) {
                 stop.cancelled().await;
@@ -132,8 +141,15 @@ impl Publisher {
                 () = tokio::time::sleep(self.pause()) => {}
             }
         }
-        let last = self.turn().await;
-        self.tell(last);
+        for _ in 0..LAST_TURNS {
+            let last = self.turn(true).await;
+            let failed = last.is_err();
+            // What was on its way when the node began to stop may be logged while this publishes.
+            let published = self.shared.published.borrow().as_ref().map_or(0, |published| published.size);
+            if self.tell(last) || failed || published == self.shared.log.checkpoint().size {
+                return;
+            }
+        }
     }
 
     /// The pause before the next turn: longer with each failure, up to 32 times the interval.
@@ -142,7 +158,7 @@ impl Publisher {
         interval.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE.max(interval))
     }
 
-    async fn turn(&mut self) -> Result<(), PublishError> {
+    async fn turn(&mut self, last: bool) -> Result<(), PublishError> {
         let checkpoint = self.shared.log.checkpoint();
         let has_news = match &self.stands {
             Some(Some(stands)) => stands.size < checkpoint.size,
@@ -169,6 +185,9 @@ impl Publisher {
             self.shared.settle();
         }
         self.put_beside().await?;
+        self.put_portal().await?;
+        self.summaries.turn(last).await?;
+        self.shared.settle();
         self.clear_outgrown().await
     }
 
@@ -194,6 +213,8 @@ impl Publisher {
                     found,
                     "publish.store does not have what was published: it is published again"
                 );
+                (self.beside, self.portal) = (None, false);
+                self.summaries.lost();
             }
             None => {}
         }
@@ -347,6 +368,16 @@ impl Publisher {
             }
         }
         self.beside = Some(now);
+        Ok(())
+    }
+
+    /// The portal's pages do not change while the node runs, and are written where the store has others.
+    async fn put_portal(&mut self) -> Result<(), PublishError> {
+        let (Some(store), Some(site), false) = (&self.shared.options.store, &self.shared.site, self.portal) else {
+            return Ok(());
+        };
+        beside::put_portal(store, site).await?;
+        self.portal = true;
         Ok(())
     }
 

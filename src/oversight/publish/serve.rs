@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -29,7 +29,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::clients::Clients;
 use super::respond::{Part, describe, matches, not_found, range, unavailable, unchanged, whole};
-use super::{CHECKPOINT, MOST_TILE, Shared, StoreError, TILE, open_data, tiles};
+use super::{CHECKPOINT, MOST_TILE, Shared, StoreError, TILE, open_data, portal, tiles};
 use crate::log::tile::{Kind, Tile};
 use crate::policy::Rate;
 use crate::telemetry::metrics as names;
@@ -131,6 +131,10 @@ fn router(source: Source, clients: Arc<Clients>) -> Router {
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tile))
         .route("/open-data/{file}", get(open_data_file))
+        .route("/", get(to_portal))
+        .route("/portal", get(to_portal))
+        .route("/portal/", get(portal_index))
+        .route("/portal/{*path}", get(portal_file))
         .route("/{file}", get(beside))
         .fallback(async || not_found())
         .with_state(source.clone())
@@ -213,6 +217,31 @@ async fn beside(State(source): State<Source>, Path(file): Path<String>, headers:
         Some((_, bytes, served)) => whole(bytes, served, &headers, false),
         None => not_found(),
     }
+}
+
+async fn to_portal(State(source): State<Source>) -> Response {
+    match source.shared.site {
+        Some(_) => Redirect::temporary("portal/").into_response(),
+        None => not_found(),
+    }
+}
+
+async fn portal_index(source: State<Source>, headers: HeaderMap) -> Response {
+    portal_file(source, Path(portal::INDEX.to_owned()), headers).await
+}
+
+async fn portal_file(State(source): State<Source>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let site = source.shared.site.as_ref();
+    let Some((site, (_, bytes, served))) = site.and_then(|site| Some((site, site.file(&path)?))) else {
+        return not_found();
+    };
+    let mut response = whole(bytes, served, &headers, served.content_type != portal::ICON.content_type);
+    for (name, value) in site.headers() {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 async fn open_data_file(State(source): State<Source>, Path(file): Path<String>, headers: HeaderMap) -> Response {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
@@ -10,7 +11,9 @@ use zeroize::Zeroizing;
 
 use super::find::is_subject;
 use super::{SubjectService, now_unix_ms};
-use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Side, Slot};
+use crate::log::entry::further_field::Field;
+use crate::log::entry::{self, Draft, ExchangeKey, FurtherField, Kind, Outcome, Side, Slot};
+use crate::log::further::MAX_SUBJECT;
 use crate::oversight::status;
 use crate::policy::{Denial, Publication};
 use crate::trust::certificate::PeerIdentity;
@@ -20,6 +23,8 @@ use crate::trust::certificate::PeerIdentity;
 pub(super) struct About {
     /// The person; empty where it is about none.
     pub(super) subject: Zeroizing<Vec<u8>>,
+    /// More persons, where it is about an entry that names them.
+    pub(super) others: Vec<Zeroizing<Vec<u8>>>,
     /// The question's own entry shows no more than entries of this class do.
     pub(super) class: Publication,
 }
@@ -88,8 +93,12 @@ impl SubjectService {
         }
         let request = request.into_inner();
         draft.set(Slot::Query, query(&request));
-        if is_subject(&about.subject) {
+        if (1..=MAX_SUBJECT).contains(&about.subject.len()) {
             draft.set(Slot::Subject, about.subject.to_vec());
+        }
+        for other in &about.others {
+            // As many as one entry names find room in another.
+            draft.add(&FurtherField { field: Some(Field::Subject(Bytes::copy_from_slice(other))) });
         }
         if let Some(address) = address {
             draft.set(Slot::Address, address.ip().to_string());

@@ -11,7 +11,8 @@ use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::log::Log;
-use crate::log::entry::{Entry, Kind, Publication, Slot};
+use crate::log::entry::{Entry, Kind, Publication};
+use crate::log::further::MAX_SUBJECT;
 use crate::log::hidden::{Private, Seen, due_unix_ms};
 use crate::log::index::{EntrySource, Index};
 use crate::oversight::join::{JoinError, join};
@@ -21,8 +22,6 @@ use crate::proto::kopuro::audit::v1::{Exchange, ListExchangesRequest};
 /// The most exchanges of a page, and how many where the request does not say.
 const MAX_PAGE: u32 = 50;
 const USUAL_PAGE: u32 = 20;
-/// The longest subject, as in `kopuro-subject`.
-const LONGEST: usize = 256;
 
 /// Which classes are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +57,7 @@ impl std::fmt::Debug for Wanted {
 pub struct FoundExchange {
     /// The exchange.
     pub exchange: Exchange,
-    /// Its entries, ascending.
+    /// Its entries, ascending; of those that hold nothing but subjects (KIND_SUBJECTS), the ones that name the person.
     pub entries: Vec<(u64, Bytes, Zeroizing<Vec<u8>>)>,
 }
 
@@ -118,7 +117,7 @@ fn exchange(
     wanted: &Wanted,
     opening: u64,
 ) -> Result<Option<FoundExchange>, JoinError> {
-    let (mut seen, mut entries) = (Vec::new(), Vec::new());
+    let (mut seen, mut entries, mut concerns) = (Vec::new(), Vec::new(), false);
     for at in index.entries_of(opening)? {
         if at < source.first() {
             // Pruned: the published log has the entry, and it cannot be shown from here.
@@ -127,22 +126,27 @@ fn exchange(
         let read = source.read_with_private(at, 1).map_err(JoinError::Source)?;
         let Some((entry, private)) = read.into_iter().next() else { return Ok(None) };
         let whole = Seen::new(entry.clone(), private.as_ref().map(|private| private.as_slice()));
-        let may_show = Entry::decode(whole.whole()).is_ok_and(|entry| wanted.may_show(&entry));
-        if whole.stays_hidden() || !may_show {
-            return Ok(None);
-        }
+        let decoded = Entry::decode(whole.whole()).ok().filter(|entry| wanted.may_show(entry));
+        let Some(decoded) = decoded.filter(|_| !whole.stays_hidden()) else { return Ok(None) };
         seen.push((at, whole));
-        if let Some(private) = private {
+        let Some(private) = private else { continue };
+        // The index goes by a short hash: the private half has the last word.
+        let named = Private::read(&private).is_some_and(|private| !slots_of(&private, &wanted.subject).is_empty());
+        concerns |= named;
+        // Entries that are about others only are none of this person's business.
+        if named || decoded.kind() != Kind::Subjects {
             entries.push((at, entry, private));
         }
     }
-    let first = entries.first().and_then(|(_, _, private)| Private::read(private));
-    // The index goes by a short hash: the private half has the last word.
-    let concerns = first.and_then(|private| private.value(Slot::Subject)).is_some_and(|who| *who == **wanted.subject);
     let Some(exchange) = join(seen.iter().map(|(at, seen)| (*at, seen))).filter(|_| concerns) else { return Ok(None) };
     let when = wanted.from_unix_ms..wanted.until_unix_ms;
     let is_meant = when.contains(&exchange.time_unix_ms) && (wanted.looks || exchange.kind() != Kind::Audit);
     Ok(is_meant.then_some(FoundExchange { exchange, entries }))
+}
+
+/// The slots of an entry that name this person.
+pub(super) fn slots_of(private: &Private<'_>, subject: &[u8]) -> Vec<u8> {
+    private.subjects().into_iter().filter(|(_, who)| *who == subject).map(|(slot, _)| slot).collect()
 }
 
 impl Wanted {
@@ -159,7 +163,7 @@ impl Wanted {
 
 pub(super) fn wanted(request: &ListExchangesRequest, now_unix_ms: i64) -> Result<Wanted, Status> {
     if !is_subject(request.subject.as_bytes()) {
-        return Err(invalid("a subject is 1 to 256 characters of visible ASCII"));
+        return Err(invalid("a subject is 1 to 256 bytes of text"));
     }
     let until = request.until_unix_ms;
     Ok(Wanted {
@@ -171,9 +175,10 @@ pub(super) fn wanted(request: &ListExchangesRequest, now_unix_ms: i64) -> Result
     })
 }
 
-/// What `kopuro-subject` takes.
+/// Whom one may ask about: what `kopuro-subject` takes, and what an annotated field may hold besides.
 pub(super) fn is_subject(subject: &[u8]) -> bool {
-    (1..=LONGEST).contains(&subject.len()) && subject.iter().all(|byte| (0x20..0x7f).contains(byte))
+    let text = std::str::from_utf8(subject).ok().filter(|text| (1..=MAX_SUBJECT).contains(&text.len()));
+    text.is_some_and(|text| !text.chars().any(char::is_control))
 }
 
 pub(super) fn page_size(size: u32) -> Result<usize, Status> {

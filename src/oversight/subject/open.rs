@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 use super::admit::About;
 use super::{OPENINGS, SubjectService, failed, shown_entry};
 use crate::log::LogError;
-use crate::log::entry::{self, Entry, Slot};
+use crate::log::entry::{self, Entry};
 use crate::log::hidden::Private;
-use crate::log::opening::field_name;
+use crate::log::opening::{OpeningError, is_slot};
 use crate::oversight::join::JoinError;
 use crate::oversight::status::{self, invalid};
 use crate::policy::Publication;
@@ -37,8 +37,9 @@ impl SubjectService {
             entry::Publication::Public | entry::Publication::Unspecified => Publication::Public,
         };
         let private = private.as_ref().and_then(|private| Private::read(private));
-        let subject = private.and_then(|private| private.value(Slot::Subject)).unwrap_or_default();
-        Some(About { subject: Zeroizing::new(subject.to_vec()), class })
+        let subjects = private.map_or_else(Vec::new, |private| private.subjects());
+        let mut subjects = subjects.into_iter().map(|(_, who)| Zeroizing::new(who.to_vec()));
+        Some(About { subject: subjects.next().unwrap_or_default(), others: subjects.collect(), class })
     }
 
     fn open(&self, asked: &OpenFieldsRequest) -> Result<OpenFieldsResponse, Status> {
@@ -49,19 +50,19 @@ impl SubjectService {
             let has = checkpoint.size;
             return Err(Status::out_of_range(format!("entry {index} in a tree of {size}: the log has {has} entries")));
         }
-        let slots = asked.slots.iter().map(|slot| Slot::try_from(*slot)).collect::<Result<Vec<_>, _>>();
-        let slots =
-            slots.ok().filter(|slots| !slots.is_empty()).ok_or_else(|| invalid("name fields that there are"))?;
+        let named = |slot: &i32| u8::try_from(*slot).ok().filter(|slot| is_slot(*slot));
+        let slots = asked.slots.iter().map(named).collect::<Option<Vec<u8>>>();
+        let slots = slots.filter(|slots| !slots.is_empty()).ok_or_else(|| invalid("name fields that there are"))?;
         let read = self.log.read_with_private(index, 1).map_err(log_failed)?.into_iter().next();
         let (entry, private) = read.ok_or_else(|| Status::internal("the entry cannot be read"))?;
         let absent = |what: &str| status::with_reason(Code::FailedPrecondition, what, "NOTHING_TO_OPEN");
         let private = private.ok_or_else(|| absent("the entry's private half is destroyed"))?;
         let half = Private::read(&private).ok_or_else(|| absent("the entry's private half cannot be read"))?;
-        if let Some(slot) = slots.iter().find(|slot| half.value(**slot).is_none()) {
-            return Err(absent(&format!("the entry has no {}", field_name(*slot))));
+        if let Some(slot) = slots.iter().find(|slot| half.value_at(**slot).is_none()) {
+            return Err(absent(&OpeningError::absent(*slot, &half).to_string()));
         }
         let proof = self.log.inclusion_proof(index, size).map_err(log_failed)?;
-        let entry = shown_entry(index, entry, &private, &slots, &proof);
+        let entry = shown_entry(index, entry, Some(&half), &slots, &proof);
         Ok(OpenFieldsResponse { entry: Some(entry), checkpoint: checkpoint.note.clone() })
     }
 }

@@ -9,7 +9,7 @@ use prost_reflect::{Cardinality, DynamicMessage, ExtensionDescriptor, FieldDescr
 use super::rules::{self, RuleError, Rules};
 use super::table::Scalar;
 use super::{ANY, Allow, MAX_FIELDS, MAX_MESSAGE_FIELDS, MAX_NODES, PlanError, PlanOptions};
-use crate::schema::annotations::{CORE_CATEGORIES, FieldAnnotations};
+use crate::schema::annotations::{FieldAnnotations, is_category};
 use crate::schema::editions;
 
 /// A field or an extension.
@@ -93,16 +93,6 @@ pub(super) fn collect(root: &MessageDescriptor, options: &PlanOptions) -> Result
     }
     mark_named(&mut types);
     Ok(Types { types, in_any })
-}
-
-/// Whether a word can be a category of personal data.
-fn is_category(word: &str) -> bool {
-    CORE_CATEGORIES.contains(&word)
-        || (word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.chars().all(is_category_char)))
-}
-
-fn is_category_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
 struct Collector<'a> {

@@ -8,8 +8,6 @@
 //! [`Rules::check_count`] for each list or map with its count, also zero, and [`Rules::check_absent`] for each singular field that did not
 //! come. A map entry without its key or its value is given the zero value. Every value is checked, also one that is withheld.
 
-use prost_reflect::{FieldDescriptor, MessageDescriptor, OneofDescriptor};
-
 /// A value, as it is checked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scalar<'a> {
@@ -36,7 +34,7 @@ pub enum Scalar<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// A rule that is not supported: refused at load, never ignored.
-    #[error("the rule {rule} is not supported: remove it, or do not set `rules` in the grant")]
+    #[error("the rule {rule} is not supported, and none is ignored: remove it")]
     Unsupported {
         /// The rule, as it is written.
         rule: String,
@@ -51,54 +49,4 @@ pub enum RuleError {
     },
 }
 
-/// The rules of one field, compiled. An error's text is the rule in words ("must be at least 1 character long"), never a value.
-#[derive(Debug)]
-pub struct Rules {}
-
-/// A field's rules; none where it has none, or none that says anything.
-pub fn compile(_field: &FieldDescriptor) -> Result<Option<Rules>, RuleError> {
-    Ok(None)
-}
-
-/// Whether one of a oneof's fields must be set.
-pub fn oneof_is_required(_oneof: &OneofDescriptor) -> Result<bool, RuleError> {
-    Ok(false)
-}
-
-/// Rules of a message as a whole: none is supported, so this only finds out that there are none.
-pub fn check_message(_message: &MessageDescriptor) -> Result<(), RuleError> {
-    Ok(())
-}
-
-impl Rules {
-    /// A value of a singular field.
-    pub fn check(&self, _value: Scalar<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// An element of a list: `repeated.items`.
-    pub fn check_item(&self, _value: Scalar<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// The key of a map's entry: `map.keys`.
-    pub fn check_key(&self, _key: Scalar<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// The value of a map's entry: `map.values`.
-    pub fn check_value(&self, _value: Scalar<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// How many elements a list has, or entries on the wire a map: `min_items`, `max_items`, `min_pairs`, `max_pairs`, `required`.
-    pub fn check_count(&self, _count: usize) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// A singular field did not come. With explicit presence (`FieldDescriptor::supports_presence`) only `required` judges it;
-    /// without, the field is its zero value and every rule does, unless it is to be ignored. Which it is, is known at compile time.
-    pub fn check_absent(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
+pub use crate::schema::rules::{Rules, check_message, compile, oneof_is_required};

@@ -10,7 +10,7 @@ use super::Directory;
 use crate::trust::identity::{Identity, MemberId};
 use crate::trust::note::Verifier;
 
-/// Longest name of a member, in bytes.
+/// Longest name of a member, law or text, in bytes.
 const MAX_NAME: usize = 512;
 
 /// The lists of a directory, in the order of the text.
@@ -22,6 +22,7 @@ pub(super) enum List {
     Systems,
     Services,
     Auditors,
+    Purposes,
 }
 
 /// One contradiction and where it stands.
@@ -52,6 +53,7 @@ impl List {
             Self::Systems => "system",
             Self::Services => "service",
             Self::Auditors => "auditor",
+            Self::Purposes => "purpose",
         }
     }
 }
@@ -66,7 +68,8 @@ pub(super) fn check(directory: &Directory) -> Checked {
     check_nodes(directory, &members)?;
     check_systems(directory, &members)?;
     check_services(directory)?;
-    check_auditors(directory, &members)
+    check_auditors(directory, &members)?;
+    check_purposes(directory)
 }
 
 /// Also for the keys of a configuration.
@@ -115,11 +118,7 @@ fn check_members(directory: &Directory) -> Result<HashSet<&MemberId>, Problem> {
             at(List::Members, index, "id", format!("{} is listed twice", member.id))?;
         }
         for (field, name) in [("ky", &member.name_ky), ("ru", &member.name_ru), ("en", &member.name_en)] {
-            let good = !name.is_empty()
-                && name.len() <= MAX_NAME
-                && name.trim() == name
-                && !name.chars().any(char::is_control);
-            if !good {
+            if !is_text(name) {
                 let reason = format!(
                     "{name:?} is not a name: 1 to {MAX_NAME} bytes, no control characters, no space at the ends"
                 );
@@ -203,6 +202,38 @@ fn check_auditors(directory: &Directory, members: &HashSet<&MemberId>) -> Checke
         }
     }
     Ok(())
+}
+
+fn check_purposes(directory: &Directory) -> Checked {
+    let mut codes = HashSet::new();
+    for (index, purpose) in directory.purposes.iter().enumerate() {
+        let wrong = |field, reason| at(List::Purposes, index, field, reason);
+        if !is_purpose_code(&purpose.code) {
+            wrong("code", format!("{:?} is not a code: 1 to 64 of A-Z a-z 0-9 . _ -", purpose.code))?;
+        }
+        if !codes.insert(&purpose.code) {
+            wrong("code", format!("{} is listed twice", purpose.code))?;
+        }
+        for (field, text) in [("law", &purpose.law), ("ky", &purpose.ky), ("ru", &purpose.ru), ("en", &purpose.en)] {
+            if !is_text(text) {
+                let reason =
+                    format!("{text:?} is no text: 1 to {MAX_NAME} bytes, no control characters, no space at the ends");
+                wrong(field, reason)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether this can be the code of a legal basis: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+pub fn is_purpose_code(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// A name or a sentence, on one line.
+fn is_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && text.trim() == text && !text.chars().any(char::is_control)
 }
 
 fn at(list: List, index: usize, field: &'static str, reason: String) -> Checked {

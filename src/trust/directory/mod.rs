@@ -1,4 +1,4 @@
-//! The signed list of members, nodes, systems, services and auditors of a federation.
+//! The signed list of members, nodes, systems, services and auditors of a federation, and of the purposes that its laws know.
 //!
 //! In: a note from a mirror, or a council's `directory.toml`. Out: a [`Directory`] that is consistent in itself and that
 //! enough of the council signed, or the rule that it breaks. How it is written is in [`text`], where a node gets it from
@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::note::{Note, NoteError, Verifier};
 
+pub use check::is_purpose_code;
 pub use source::{Mirror, Source, SourceOptions};
 pub use toml_source::DescriptorLookup;
 
@@ -52,6 +53,8 @@ pub struct Directory {
     pub services: Vec<Service>,
     /// Who may query logs, by identity.
     pub auditors: Vec<Auditor>,
+    /// The legal bases on which calls are made, by code. Empty: no register is kept, and a grant may have any.
+    pub purposes: Vec<Purpose>,
 }
 
 /// A state body and its names.
@@ -112,6 +115,21 @@ pub struct Auditor {
     pub identity: Identity,
 }
 
+/// A legal basis on which calls may be made, as the federation's register has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purpose {
+    /// Short and stable: what calls carry in `kopuro-purpose`, grants in `legal_basis.code`, and entries show.
+    pub code: String,
+    /// The law and its article, as lawyers cite it.
+    pub law: String,
+    /// What it allows, in Kyrgyz.
+    pub ky: String,
+    /// In Russian.
+    pub ru: String,
+    /// In English.
+    pub en: String,
+}
+
 impl Directory {
     /// The canonical text: what the council signs. Made from a directory that [`Directory::check`] passes.
     pub fn to_text(&self) -> String {
@@ -133,6 +151,11 @@ impl Directory {
         toml_source::parse(source, lookup)
     }
 
+    /// A `directory.toml` that reads as this directory.
+    pub fn to_toml(&self) -> String {
+        toml_source::print(self)
+    }
+
     /// Whether it is consistent in itself: everything refers to what is listed, nothing is listed twice.
     pub fn check(&self) -> Result<(), DirectoryError> {
         check::check(self).map_err(|problem| DirectoryError::Inconsistent(problem.to_string()))
@@ -146,6 +169,7 @@ impl Directory {
         self.systems.sort_by(|a, b| a.id.cmp(&b.id));
         self.services.sort_by(|a, b| (&a.name, &a.provider).cmp(&(&b.name, &b.provider)));
         self.auditors.sort_by_cached_key(|auditor| auditor.identity.to_string());
+        self.purposes.sort_by(|a, b| a.code.cmp(&b.code));
     }
 
     /// A member by id.
@@ -181,6 +205,12 @@ impl Directory {
         let start = self.services.partition_point(|offer| offer.name.as_str() < service);
         let end = self.services.partition_point(|offer| offer.name.as_str() <= service);
         &self.services[start..end]
+    }
+
+    /// A purpose of the register.
+    pub fn purpose(&self, code: &str) -> Option<&Purpose> {
+        let position = self.purposes.binary_search_by(|purpose| purpose.code.as_str().cmp(code)).ok()?;
+        self.purposes.get(position)
     }
 
     /// Whether this identity is a listed auditor.

@@ -14,16 +14,17 @@
 //! system KG/GOV/70000005/civil-registry
 //! service kg.civil.v1.CivilRegistry KG/GOV/70000005/civil-registry 6f0b…               name, provider, descriptor set
 //! auditor KG/NGO/10000003/_auditor/board
+//! purpose NK-54-2 "Tax Code, article 54, part 2" "Салык…" "Сверка…" "To verify…"       code, law and article, ky, ru, en
 //! ```
 //!
 //! - The lines come in this order. The first five stand once; of the others there are any number (of `council` one at
 //!   least), and the lines of one kind are sorted by their bytes.
 //! - Numbers are decimal without leading zeros. The expiry is UTC, in whole seconds, with `Z`.
 //! - A key is a C2SP vkey. A node's log key is named for the log's origin.
-//! - A name is quoted; in it `"` is written `\"` and `\` is written `\\`, and nothing else is escaped. No control characters.
+//! - A name, a law and a text are quoted; in it `"` is written `\"` and `\` is written `\\`, and nothing else is escaped. No control characters.
 //! - A descriptor set is the SHA-256, in lower-case hex, of an encoded `google.protobuf.FileDescriptorSet`, which is
 //!   published beside the directory as `<hex>.binpb`.
-//! - Every member, node, system, service of a provider and auditor stands once, no key twice; members belong to the
+//! - Every member, node, system, service of a provider, auditor and purpose stands once, no key twice; members belong to the
 //!   federation, nodes, systems and auditors to a listed member, and a service's provider is a listed system.
 //!
 //! There is one way to write a directory: a reader prints what it read and refuses the text if a byte differs.
@@ -36,7 +37,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::check::{self, List, Problem};
-use super::{Auditor, Directory, DirectoryError, Member, Node, Service, System};
+use super::{Auditor, Directory, DirectoryError, Member, Node, Purpose, Service, System};
 
 /// The first line.
 pub const HEADER: &str = "kopuro directory v1";
@@ -72,6 +73,9 @@ pub(super) fn print(directory: &Directory) -> String {
     }
     for Auditor { identity } in &directory.auditors {
         line(format_args!("auditor {identity}"));
+    }
+    for Purpose { code, law, ky, ru, en } in &directory.purposes {
+        line(format_args!("purpose {code} {} {} {} {}", quote(law), quote(ky), quote(ru), quote(en)));
     }
     out
 }
@@ -133,6 +137,7 @@ fn parse_head(text: &str) -> Result<Directory, DirectoryError> {
         systems: Vec::new(),
         services: Vec::new(),
         auditors: Vec::new(),
+        purposes: Vec::new(),
     })
 }
 
@@ -146,7 +151,7 @@ fn parse_item(line: &str, directory: &mut Directory) -> Result<(), String> {
         "council" => directory.council.push(field("council", rest)?),
         "member" => {
             let (id, names) = rest.split_once(' ').ok_or("expected member ID \"ky\" \"ru\" \"en\"")?;
-            let [name_ky, name_ru, name_en] = unquote_three(names).ok_or("names: expected \"ky\" \"ru\" \"en\"")?;
+            let [name_ky, name_ru, name_en] = unquote_all(names).ok_or("names: expected \"ky\" \"ru\" \"en\"")?;
             directory.members.push(Member { id: field("id", id)?, name_ky, name_ru, name_en });
         }
         "node" => {
@@ -163,6 +168,11 @@ fn parse_item(line: &str, directory: &mut Directory) -> Result<(), String> {
             directory.services.push(Service { name: name.into(), provider, descriptors });
         }
         "auditor" => directory.auditors.push(Auditor { identity: field("auditor", rest)? }),
+        "purpose" => {
+            let (code, texts) = rest.split_once(' ').ok_or("expected purpose CODE \"law\" \"ky\" \"ru\" \"en\"")?;
+            let [law, ky, ru, en] = unquote_all(texts).ok_or("texts: expected \"law\" \"ky\" \"ru\" \"en\"")?;
+            directory.purposes.push(Purpose { code: code.into(), law, ky, ru, en });
+        }
         _ => return Err(format!("{keyword:?} is not known here")),
     }
     Ok(())
@@ -176,6 +186,8 @@ fn locate(problem: &Problem, directory: &Directory) -> DirectoryError {
         (List::Nodes, directory.nodes.len()),
         (List::Systems, directory.systems.len()),
         (List::Services, directory.services.len()),
+        (List::Auditors, directory.auditors.len()),
+        (List::Purposes, directory.purposes.len()),
     ];
     let Some((list, index)) = problem.place else { return DirectoryError::Inconsistent(problem.to_string()) };
     let before: usize = lists.iter().take_while(|(other, _)| *other != list).map(|(_, length)| length).sum();
@@ -199,7 +211,7 @@ pub(super) fn parse_digest(text: &str) -> Option<[u8; 32]> {
     (hex::encode(digest) == text).then_some(digest)
 }
 
-fn print_time(time: OffsetDateTime) -> String {
+pub(super) fn print_time(time: OffsetDateTime) -> String {
     // A checked directory's expiry has four digits of year and is UTC, and that always formats.
     time.format(TIME).unwrap_or_else(|_| time.to_string())
 }
@@ -221,12 +233,17 @@ fn quote(text: &str) -> String {
     out
 }
 
-/// `"a" "b" "c"`, and nothing behind it.
-fn unquote_three(text: &str) -> Option<[String; 3]> {
-    let (first, rest) = unquote(text)?;
-    let (second, rest) = unquote(rest.strip_prefix(' ')?)?;
-    let (third, rest) = unquote(rest.strip_prefix(' ')?)?;
-    rest.is_empty().then_some([first, second, third])
+/// `"a" "b" "c"`, so many and nothing behind them.
+fn unquote_all<const N: usize>(text: &str) -> Option<[String; N]> {
+    let mut rest = text;
+    let mut all = Vec::with_capacity(N);
+    while all.len() < N {
+        let quoted = if all.is_empty() { rest } else { rest.strip_prefix(' ')? };
+        let (one, behind) = unquote(quoted)?;
+        all.push(one);
+        rest = behind;
+    }
+    if rest.is_empty() { all.try_into().ok() } else { None }
 }
 
 /// One quoted string at the beginning, and what follows it.

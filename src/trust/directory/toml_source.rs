@@ -29,6 +29,13 @@
 //!
 //! [[auditors]]
 //! identity = "KG/NGO/10000003/_auditor/board"
+//!
+//! [[purposes]]
+//! code = "NK-54-2"
+//! law = "Tax Code, article 54, part 2"
+//! ky = "Салык төлөөчүнү текшерүү"
+//! ru = "Сверка сведений о налогоплательщике"
+//! en = "To verify what is known of a taxpayer"
 //! ```
 //!
 //! In any order; every field is needed, and one that is not known is an error.
@@ -44,7 +51,7 @@ use toml::Spanned;
 
 use super::check::{self, List};
 use super::text::parse_digest;
-use super::{Auditor, Directory, DirectoryError, Member, Node, Service, System};
+use super::{Auditor, Directory, DirectoryError, Member, Node, Purpose, Service, System};
 
 /// Finds a descriptor set by the path that the source gives, and says its SHA-256 or what is wrong with it.
 pub type DescriptorLookup<'a> = dyn FnMut(&str) -> Result<[u8; 32], String> + 'a;
@@ -67,6 +74,8 @@ struct RawDirectory {
     services: Vec<Spanned<RawService>>,
     #[serde(default)]
     auditors: Vec<Spanned<RawAuditor>>,
+    #[serde(default)]
+    purposes: Vec<Spanned<RawPurpose>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +116,16 @@ struct RawAuditor {
     identity: Text,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPurpose {
+    code: Text,
+    law: Text,
+    ky: Text,
+    ru: Text,
+    en: Text,
+}
+
 type Text = Spanned<String>;
 
 pub(super) fn parse(source: &str, lookup: &mut DescriptorLookup<'_>) -> Result<Directory, DirectoryError> {
@@ -121,6 +140,46 @@ pub(super) fn parse(source: &str, lookup: &mut DescriptorLookup<'_>) -> Result<D
     })?;
     directory.sort();
     Ok(directory)
+}
+
+/// The source of a directory, in the order of its text: what a secretary would have written, without the comments.
+pub(super) fn print(directory: &Directory) -> String {
+    let quoted = |text: &dyn Display| toml::Value::String(text.to_string()).to_string();
+    let council: Vec<String> = directory.council.iter().map(|key| format!("  {},\n", quoted(key))).collect();
+    let mut out = format!(
+        "federation = {}\nversion = {}\nexpires = {}\nthreshold = {}\ncouncil = [\n{}]\n",
+        quoted(&directory.federation),
+        directory.version,
+        super::text::print_time(directory.expires),
+        directory.threshold,
+        council.concat()
+    );
+    let mut table = |name: &str, fields: &[(&str, &dyn Display)]| {
+        out += &format!("\n[[{name}]]\n");
+        for (field, value) in fields {
+            out += &format!("{field} = {}\n", quoted(value));
+        }
+    };
+    for Member { id, name_ky, name_ru, name_en } in &directory.members {
+        table("members", &[("id", id), ("ky", name_ky), ("ru", name_ru), ("en", name_en)]);
+    }
+    for Node { member, name, endpoint, log_key } in &directory.nodes {
+        table("nodes", &[("member", member), ("name", name), ("endpoint", endpoint), ("log_key", log_key)]);
+    }
+    for System { id } in &directory.systems {
+        table("systems", &[("id", id)]);
+    }
+    for Service { name, provider, descriptors } in &directory.services {
+        let digest = hex::encode(descriptors);
+        table("services", &[("name", name), ("provider", provider), ("descriptors", &digest)]);
+    }
+    for Auditor { identity } in &directory.auditors {
+        table("auditors", &[("identity", identity)]);
+    }
+    for Purpose { code, law, ky, ru, en } in &directory.purposes {
+        table("purposes", &[("code", code), ("law", law), ("ky", ky), ("ru", ru), ("en", en)]);
+    }
+    out
 }
 
 impl RawDirectory {
@@ -162,6 +221,11 @@ impl RawDirectory {
             services,
             auditors: all(&self.auditors, |auditor| {
                 Ok(Auditor { identity: value(source, &auditor.get_ref().identity, "identity")? })
+            })?,
+            purposes: all(&self.purposes, |purpose| {
+                let RawPurpose { code, law, ky, ru, en } = purpose.get_ref();
+                let [code, law, ky, ru, en] = [code, law, ky, ru, en].map(|text| text.get_ref().clone());
+                Ok(Purpose { code, law, ky, ru, en })
             })?,
         })
     }
@@ -206,6 +270,16 @@ impl RawDirectory {
                 if field == "provider" { service.provider.span() } else { service.name.span() }
             }
             List::Auditors => self.auditors.get(index)?.get_ref().identity.span(),
+            List::Purposes => {
+                let purpose = self.purposes.get(index)?.get_ref();
+                match field {
+                    "law" => purpose.law.span(),
+                    "ky" => purpose.ky.span(),
+                    "ru" => purpose.ru.span(),
+                    "en" => purpose.en.span(),
+                    _ => purpose.code.span(),
+                }
+            }
         })
     }
 }

@@ -33,7 +33,7 @@ use crate::trust::identity::{Identity, MemberId};
 pub use error::PkiError;
 use folder::{Folder, IssuedRecord, RevokedRecord};
 use profile::Profile;
-pub use show::{describe_certificate, describe_crl};
+pub use show::{describe_certificate, describe_crl, names_of};
 
 /// How long a CRL is good for unless told otherwise.
 pub const CRL_VALIDITY: Duration = Duration::days(7);

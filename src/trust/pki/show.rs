@@ -1,6 +1,7 @@
 //! Certificates and CRLs as a person reads them.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
@@ -8,7 +9,9 @@ use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate};
 use x509_parser::time::ASN1Time;
 
+use super::Sans;
 use crate::trust::certificate::{CertificateError, Crl, claimed_identity};
+use crate::trust::identity::Identity;
 
 /// A few lines on a certificate: whom it speaks for, who issued it, until when, for what.
 pub fn describe_certificate(der: &CertificateDer<'_>, now: OffsetDateTime) -> Result<String, CertificateError> {
@@ -36,6 +39,22 @@ pub fn describe_certificate(der: &CertificateDer<'_>, now: OffsetDateTime) -> Re
     line(&mut out, "use", &uses(&certificate));
     line(&mut out, "names", &host_names(&certificate));
     Ok(out)
+}
+
+/// A certificate's identity, its names besides, and its last second: what a renewal keeps, and why it is due.
+pub fn names_of(der: &CertificateDer<'_>) -> Result<(Identity, Sans, OffsetDateTime), CertificateError> {
+    let malformed = |error: &dyn std::fmt::Display| CertificateError::Malformed(error.to_string());
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| malformed(&error))?;
+    let mut sans = Sans::default();
+    let names = certificate.subject_alternative_name().map_err(|error| malformed(&error))?;
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => sans.dns.push((*name).to_owned()),
+            GeneralName::IPAddress(octets) => sans.ips.extend(address(octets)),
+            _ => {}
+        }
+    }
+    Ok((claimed_identity(der)?, sans, certificate.validity().not_after.to_datetime()))
 }
 
 /// A few lines on a CRL: whose, which, until when, and what it revokes.
@@ -87,19 +106,16 @@ fn host_names(certificate: &X509Certificate<'_>) -> String {
         .iter()
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
-            GeneralName::IPAddress(octets) => Some(address(octets)),
+            GeneralName::IPAddress(octets) => {
+                Some(address(octets).map_or_else(|| hex::encode(octets), |address| address.to_string()))
+            }
             _ => None,
         })
         .collect();
     if names.is_empty() { "none: known by its identity only".into() } else { names.join(", ") }
 }
 
-fn address(octets: &[u8]) -> String {
-    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
-        std::net::Ipv4Addr::from(v4).to_string()
-    } else if let Ok(v6) = <[u8; 16]>::try_from(octets) {
-        std::net::Ipv6Addr::from(v6).to_string()
-    } else {
-        hex::encode(octets)
-    }
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }

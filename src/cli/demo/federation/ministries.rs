@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Allow, Grant, LegalBasis, Ministry, Plan, Rate};
+use super::{Allow, Grant, LegalBasis, Ministry, Plan, Rate, purposes};
 use crate::cli::demo::backends::Backend;
 use crate::proto::DESCRIPTORS;
 
@@ -24,6 +24,7 @@ pub fn kyrgyz_republic() -> anyhow::Result<Plan> {
         federation: "KG".into(),
         ministries: vec![registry()?, tax()?, social()?, cadastre()?],
         auditors: vec![(REGISTRY.parse()?, "inspection".into())],
+        purposes: purposes::register(),
         descriptors: Bytes::from_static(DESCRIPTORS),
         council: (3, 2),
     })

@@ -9,6 +9,7 @@ fn bench(now_ms: i64) -> Bench {
         followed: members.iter().flatten().cloned().collect(),
         members,
         all_known: true,
+        hidden: HashMap::new(),
         now_ms,
         grace_ms: 10 * MINUTE,
     }

@@ -6,7 +6,14 @@ const CIVIL: &str = "KG/GOV/2/civil";
 /// Log 0 is the consumer's, log 1 the provider's, log 2 somebody else's.
 fn bench(now_ms: i64) -> Bench {
     let members: Vec<_> = ["KG/GOV/1", "KG/GOV/2", "KG/GOV/3"].map(|member| Some(member.to_owned())).into();
-    Bench { followed: members.iter().flatten().cloned().collect(), members, all_known: true, now_ms, grace_ms: 100 }
+    Bench {
+        followed: members.iter().flatten().cloned().collect(),
+        members,
+        all_known: true,
+        hidden: HashMap::new(),
+        now_ms,
+        grace_ms: 100,
+    }
 }
 
 fn fact(log: u32, index: u64, kind: Kind, outcome: Outcome) -> Fact {
@@ -132,4 +139,30 @@ fn within_one_member_there_is_nothing_to_compare() {
     ];
     assert_eq!(judge(&facts, &bench(10_000)), Verdict::Agreed);
     assert_eq!(judge(&facts[..2], &bench(10_000)), Verdict::Waiting(None));
+}
+
+#[test]
+fn what_the_other_log_may_hide_is_not_said_to_be_missing() {
+    let mut bench = bench(10_000);
+    // About minute 1,000 the consumer's log has hidden entries, and none later.
+    bench.hidden.insert("KG/GOV/1".into(), vec![(200, 300), (1_050, 1_090)]);
+    let answered = |made_ms| -> Vec<Fact> {
+        answered(Some(Outcome::Ok)).into_iter().map(|fact| Fact { made_ms, ..fact }).collect()
+    };
+    for (made_ms, hidden) in
+        [(99, false), (100, true), (400, true), (401, false), (949, false), (950, true), (1_191, false)]
+    {
+        let verdict = judge(&answered(made_ms), &bench);
+        assert_eq!(verdict == Verdict::Hidden, hidden, "{made_ms}: {verdict:?}");
+        assert_eq!(matches!(verdict, Verdict::Found(Problem::MissingAtConsumer, _)), !hidden, "{made_ms}");
+    }
+    // The consumer has its grace first; what it shows is compared as ever; the provider's log hides nothing.
+    assert_eq!(judge(&answered(1_000), &Bench { now_ms: 1_000, ..bench.clone() }), Verdict::Waiting(Some(1_100)));
+    let differs = judge(&[asked(Some(Outcome::Error)), answered(1_000)].concat(), &bench);
+    assert!(matches!(differs, Verdict::Found(Problem::DifferentEnd, _)));
+    assert_eq!(found(&asked(Some(Outcome::Ok))), Some(Problem::MissingAtProvider));
+    bench.hidden.insert("KG/GOV/2".into(), vec![(900, i64::MAX)]);
+    let mut refused = asked(Some(Outcome::Refused));
+    refused[1].side = Side::Provider.into();
+    assert_eq!(judge(&refused, &bench), Verdict::Hidden, "the provider's refusal");
 }

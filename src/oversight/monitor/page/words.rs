@@ -14,7 +14,7 @@ pub enum Language {
 }
 
 impl Language {
-    pub(super) const ALL: [Self; 3] = [Self::Kyrgyz, Self::Russian, Self::English];
+    pub(crate) const ALL: [Self; 3] = [Self::Kyrgyz, Self::Russian, Self::English];
 
     /// By `lang=` in the query of a URL, else by the first that an `Accept-Language` header names and we have.
     pub fn choose(query: Option<&str>, accepts: Option<&str>) -> Self {
@@ -25,7 +25,7 @@ impl Language {
         asked.or_else(|| accepts.unwrap_or_default().split(',').find_map(of)).unwrap_or(Self::Kyrgyz)
     }
 
-    pub(super) fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Kyrgyz => "ky",
             Self::Russian => "ru",
@@ -33,7 +33,7 @@ impl Language {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kyrgyz => "Кыргызча",
             Self::Russian => "Русский",
@@ -72,6 +72,8 @@ pub(super) struct Words {
     pub(super) wrong: &'static str,
     pub(super) waiting: &'static str,
     pub(super) never_arrived: &'static str,
+    pub(super) hidden: &'static str,
+    pub(super) other_schemas: &'static str,
     pub(super) unchecked: &'static str,
     pub(super) months: [&'static str; 12],
     /// Good, new, unreachable, bad, forked.
@@ -131,6 +133,8 @@ static KYRGYZ: Words = Words {
     wrong: "Дал келбейт",
     waiting: "Күтүлүүдө",
     never_arrived: "Жеткен эмес",
+    hidden: "Салыштырууга болбойт: экинчи тарап жашырган",
+    other_schemas: "Бирдей, бирок типтердин ар башка версиясы менен текшерилген",
     unchecked: "Бир гана журнал бар",
     months: [
         "январы",
@@ -190,6 +194,8 @@ static RUSSIAN: Words = Words {
     wrong: "Расходятся",
     waiting: "Ожидаются",
     never_arrived: "Не дошли",
+    hidden: "Сравнить нельзя: другая сторона скрывает",
+    other_schemas: "Одинаково, но проверено по разным версиям типов",
     unchecked: "Есть только один журнал",
     months: [
         "января",
@@ -249,6 +255,8 @@ static ENGLISH: Words = Words {
     wrong: "Do not match",
     waiting: "Waited for",
     never_arrived: "Never arrived",
+    hidden: "Cannot be compared: the other side hides",
+    other_schemas: "The same, checked by different versions of the types",
     unchecked: "Only one log is there",
     months: [
         "January",

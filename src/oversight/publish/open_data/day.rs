@@ -38,6 +38,7 @@ const SCHEMA: &str = "message kopuro_open_data {
     optional int32 grpc_status;
     required binary reason (STRING);
     required binary side (STRING);
+    required binary schema (STRING);
 }";
 
 /// What a day came to.
@@ -140,6 +141,7 @@ fn write_csv(csv: &mut csv::Writer<Hashing>, row: &Row) -> Result<(), csv::Error
         &number(row.grpc_status.map(u64::from)),
         &row.reason,
         row.side,
+        &row.schema,
     ])
 }
 
@@ -166,6 +168,7 @@ fn write_group(parquet: &mut SerializedFileWriter<Hashing>, rows: &[Box<Row>]) -
     }
     text(&mut group, rows.iter().map(|row| row.reason.as_str()))?;
     text(&mut group, rows.iter().map(|row| row.side))?;
+    text(&mut group, rows.iter().map(|row| row.schema.as_str()))?;
     group.close().map(drop)
 }
 

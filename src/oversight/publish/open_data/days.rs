@@ -96,7 +96,7 @@ pub(super) fn parse_day(text: &str) -> Option<i64> {
 }
 
 /// A day as `2026-11-25`.
-pub(super) fn name(day: i64) -> String {
+pub(in crate::oversight::publish) fn name(day: i64) -> String {
     let epoch = i64::from(time::OffsetDateTime::UNIX_EPOCH.to_julian_day());
     let date = i32::try_from(day + epoch).ok().and_then(|day| Date::from_julian_day(day).ok()).unwrap_or(Date::MAX);
     format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())

@@ -9,8 +9,8 @@
 //! time: they count with their neighbours. What opens a delayed entry shows it in the day in which it was opened.
 
 mod day;
-mod days;
-mod row;
+pub(super) mod days;
+pub(super) mod row;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,6 +45,7 @@ const DICTIONARY: &[u8] = include_bytes!("dictionary.csv");
 
 const CSV: &str = "text/csv; charset=utf-8";
 const PARQUET: &str = "application/vnd.apache.parquet";
+const JSON: &str = "application/json";
 const SHORT: &str = "public, max-age=60";
 
 /// How a file of `open-data/` is served; none where there is no such name.
@@ -52,7 +53,12 @@ pub(super) fn served(name: &str) -> Option<Served> {
     match name {
         "days.csv" | "dictionary.csv" => Some(Served { content_type: CSV, cache: SHORT }),
         "SHA256SUMS" => Some(Served { content_type: "text/plain; charset=utf-8", cache: SHORT }),
+        "summary.json" => Some(Served { content_type: JSON, cache: SHORT }),
         name => {
+            if let Some(month) = name.strip_prefix("summary-").and_then(|name| name.strip_suffix(".json")) {
+                days::parse_day(&format!("{month}-01"))?;
+                return Some(Served { content_type: JSON, cache: SHORT });
+            }
             let (day, form) = name.split_once('.')?;
             days::parse_day(day)?;
             let content_type = match form {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::log::entry::{Entry, Kind, Outcome, Publication};
 
 /// An entry as open data sees it.
-pub(super) enum Seen {
+pub(in crate::oversight::publish) enum Seen {
     /// Its fields are public.
     Row(Box<Row>),
     /// Counted only.
@@ -18,26 +18,27 @@ pub(super) enum Seen {
 
 /// One row.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) entry: u64,
-    pub(super) opened_by: Option<u64>,
-    pub(super) time_unix_ms: i64,
-    pub(super) kind: &'static str,
-    pub(super) exchange_id: String,
-    pub(super) consumer: String,
-    pub(super) provider: String,
-    pub(super) service: String,
-    pub(super) method: String,
-    pub(super) legal_basis: String,
-    pub(super) publication: &'static str,
-    pub(super) outcome: &'static str,
-    pub(super) grpc_status: Option<u32>,
-    pub(super) reason: String,
-    pub(super) side: &'static str,
+pub(in crate::oversight::publish) struct Row {
+    pub(in crate::oversight::publish) entry: u64,
+    pub(in crate::oversight::publish) opened_by: Option<u64>,
+    pub(in crate::oversight::publish) time_unix_ms: i64,
+    pub(in crate::oversight::publish) kind: &'static str,
+    pub(in crate::oversight::publish) exchange_id: String,
+    pub(in crate::oversight::publish) consumer: String,
+    pub(in crate::oversight::publish) provider: String,
+    pub(in crate::oversight::publish) service: String,
+    pub(in crate::oversight::publish) method: String,
+    pub(in crate::oversight::publish) legal_basis: String,
+    pub(in crate::oversight::publish) publication: &'static str,
+    pub(in crate::oversight::publish) outcome: &'static str,
+    pub(in crate::oversight::publish) grpc_status: Option<u32>,
+    pub(in crate::oversight::publish) reason: String,
+    pub(in crate::oversight::publish) side: &'static str,
+    pub(in crate::oversight::publish) schema: String,
 }
 
 /// The columns, in order.
-pub(super) const COLUMNS: [&str; 15] = [
+pub(in crate::oversight::publish) const COLUMNS: [&str; 16] = [
     "entry",
     "opened_by",
     "time",
@@ -53,10 +54,11 @@ pub(super) const COLUMNS: [&str; 15] = [
     "grpc_status",
     "reason",
     "side",
+    "schema",
 ];
 
 /// What open data shows of an entry.
-pub(super) fn see(index: u64, entry: Entry) -> Seen {
+pub(in crate::oversight::publish) fn see(index: u64, entry: Entry) -> Seen {
     match entry.publication() {
         // Whatever its leaf shows: a class is a class.
         Publication::Delayed => return Seen::Delayed,
@@ -76,7 +78,7 @@ pub(super) fn see(index: u64, entry: Entry) -> Seen {
 }
 
 /// The UTC day of an entry's own time, counted from 1970; none where it does not show one.
-pub(super) fn day(entry: &Entry) -> Option<i64> {
+pub(in crate::oversight::publish) fn day(entry: &Entry) -> Option<i64> {
     (entry.time_unix_ms > 0).then(|| entry.time_unix_ms.div_euclid(super::DAY_MS))
 }
 
@@ -92,6 +94,7 @@ fn row(index: u64, entry: Entry) -> Row {
         outcome: name(outcome.as_str_name(), "OUTCOME_"),
         grpc_status: (outcome != Outcome::Unspecified).then_some(entry.grpc_status),
         side: name(entry.side().as_str_name(), "SIDE_"),
+        schema: hex::encode(&entry.schema),
         consumer: entry.consumer,
         provider: entry.provider,
         service: entry.service,
@@ -108,7 +111,7 @@ fn name(value: &'static str, prefix: &str) -> &'static str {
 }
 
 /// `2026-11-25T09:40:00.123Z`; nothing where there is no such time.
-pub(super) fn timestamp(unix_ms: i64) -> String {
+pub(in crate::oversight::publish) fn timestamp(unix_ms: i64) -> String {
     let form = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000).ok();
     time.filter(|_| unix_ms > 0).and_then(|time| time.format(form).ok()).unwrap_or_default()
