@@ -10,6 +10,7 @@
 pub mod annotations;
 pub mod breaking;
 mod catalogue;
+pub mod editions;
 pub mod example;
 pub mod fields;
 mod files;

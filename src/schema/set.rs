@@ -14,6 +14,8 @@ use prost_types::{
     UninterpretedOption,
 };
 
+use super::editions;
+
 /// Most bytes of a set. A large ministry's services with all their comments are some hundred kilobytes.
 pub const MAX_BYTES: usize = 16 << 20;
 /// Most files of a set.
@@ -55,8 +57,8 @@ pub enum SetFault {
     /// Imports go round in a circle.
     #[error("{0}: its imports come back to it")]
     Circle(String),
-    /// A file of an edition.
-    #[error("{0}: editions are not understood here: write syntax = \"proto3\" or \"proto2\"")]
+    /// A file of an edition that is not known: see [`editions`].
+    #[error("{0}: editions 2023 and 2024 are known here, and this is another")]
     Edition(String),
     /// A file of no known syntax.
     #[error("{file}: the syntax {syntax:?} is not known: write syntax = \"proto3\" or \"proto2\"")]
@@ -101,6 +103,7 @@ pub fn read(bytes: &[u8]) -> Result<DescriptorPool, Vec<SetFault>> {
     if bytes.len() > MAX_BYTES {
         return Err(vec![SetFault::TooLarge(bytes.len())]);
     }
+    let bytes = &editions::lower(bytes)[..];
     let set = FileDescriptorSet::decode(bytes).map_err(|error| vec![SetFault::NotASet(error.to_string())])?;
     if set.file.is_empty() {
         return Err(vec![SetFault::Empty]);

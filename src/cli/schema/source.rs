@@ -76,7 +76,9 @@ pub(super) fn read(source: &Source) -> anyhow::Result<Result<Types, Vec<Finding>
 fn words(error: &protox::Error) -> String {
     let said = format!("{error:?}");
     if error.is_parse() && said.ends_with("but found 'edition'") {
-        return format!("{said}: editions are not understood here: write syntax = \"proto3\" or \"proto2\"");
+        return format!(
+            "{said}: editions are not understood here in .proto files: give the descriptor set that protoc or buf makes, or write syntax = \"proto3\" or \"proto2\""
+        );
     }
     said
 }

@@ -19,6 +19,7 @@ use super::table::{
 };
 use super::{Allow, MAX_FIELDS, MAX_NODES, Plan, PlanError, PlanOptions};
 use crate::policy::UnknownFields;
+use crate::schema::editions;
 
 /// Most nodes that are made for the sake of paths; further ones are shared and name fields by their full names.
 const MAX_ROUTED: usize = 1_024;
@@ -190,7 +191,7 @@ impl<'a> Compiler<'a> {
         let child = match &field.kind {
             Kind::Message(_) if field.group => 0,
             Kind::Message(_) => self.child(job, field, goes, &path)?,
-            Kind::Enum(numbers) if declared::is_closed(numbers) => self.closed(numbers),
+            Kind::Enum(numbers) if editions::is_closed(numbers) => self.closed(numbers),
             _ => 0,
         };
         let mut flags = 0;
@@ -203,7 +204,7 @@ impl<'a> Compiler<'a> {
         let needs_text = subject || rules.is_some();
         let form = match (&field.kind, scalar) {
             _ if field.group => Form::Group,
-            (Kind::Enum(numbers), _) if declared::is_closed(numbers) => Form::Closed,
+            (Kind::Enum(numbers), _) if editions::is_closed(numbers) => Form::Closed,
             (_, Some(Scalar::Text)) if field.utf8 || needs_text => Form::Text,
             (_, Some(Scalar::Bytes)) if kind.any && field.number == 2 => Form::AnyValue,
             (_, Some(scalar)) => match scalar.wire() {

@@ -4,14 +4,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use prost_reflect::{
-    Cardinality, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Syntax,
-};
+use prost_reflect::{Cardinality, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
 use super::rules::{self, RuleError, Rules};
 use super::table::Scalar;
 use super::{ANY, Allow, MAX_FIELDS, MAX_MESSAGE_FIELDS, MAX_NODES, PlanError, PlanOptions};
 use crate::schema::annotations::{FieldAnnotations, is_category};
+use crate::schema::editions;
 
 /// A field or an extension.
 #[derive(Debug)]
@@ -193,7 +192,7 @@ impl Collector<'_> {
             required: field.is_required(),
             group: field.is_group(),
             map: field.is_map(),
-            utf8: message.parent_file().syntax() != Syntax::Proto2,
+            utf8: editions::verifies_utf8(&field.options(), message.parent_file().syntax()),
             oneof,
             subject: false,
             commit: false,
@@ -226,7 +225,7 @@ impl Collector<'_> {
             required: extension.cardinality() == Cardinality::Required,
             group: extension.is_group(),
             map: extension.is_map(),
-            utf8: extension.parent_file().syntax() != Syntax::Proto2,
+            utf8: editions::verifies_utf8(&options, extension.parent_file().syntax()),
             oneof: None,
             subject: false,
             commit: false,
@@ -286,11 +285,6 @@ impl Collector<'_> {
         }
         Ok(field)
     }
-}
-
-/// Whether an enum holds its own numbers only.
-pub(super) fn is_closed(numbers: &EnumDescriptor) -> bool {
-    numbers.parent_file().syntax() == Syntax::Proto2
 }
 
 /// Whether it has the shape that its name promises; a type that only has the name is an ordinary message.
