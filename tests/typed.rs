@@ -23,7 +23,7 @@ struct Person {
     #[prost(string, tag = "3")]
     street: String,
     #[prost(message, repeated, tag = "4")]
-    family: Vec<Person>,
+    family: Vec<Self>,
     #[prost(string, tag = "5")]
     passport: String,
     #[prost(int32, tag = "6")]

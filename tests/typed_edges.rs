@@ -30,7 +30,7 @@ struct Person {
     #[prost(int32, tag = "4")]
     year: i32,
     #[prost(message, repeated, tag = "5")]
-    family: Vec<Person>,
+    family: Vec<Self>,
     #[prost(string, tag = "6")]
     act: String,
     /// Only of a newer version.

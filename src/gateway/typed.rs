@@ -273,7 +273,8 @@ pub(super) struct JudgedStream {
     /// The message that is not whole yet, with its prefix.
     partial: BytesMut,
     held: Held,
-    ready: VecDeque<Bytes>,
+    /// What may go on, and how much of it the budget counts.
+    ready: VecDeque<(Bytes, usize)>,
 }
 
 impl JudgedStream {
@@ -301,8 +302,10 @@ impl JudgedStream {
             }
             let framed = self.partial.split().freeze();
             self.held.release(framed.len());
-            let changed = self.judge.framed(&framed, &self.budget)?;
-            self.ready.push_back(changed.unwrap_or(framed));
+            match self.judge.framed(&framed, &self.budget)? {
+                Some(changed) => self.give_changed(changed)?,
+                None => self.give(framed),
+            }
         }
         // Whole messages, passed on together while they do not change.
         let mut same = 0;
@@ -314,7 +317,7 @@ impl JudgedStream {
                     self.give(data.split_to(same));
                     data.advance(length);
                     same = 0;
-                    self.ready.push_back(changed);
+                    self.give_changed(changed)?;
                 }
             }
         }
@@ -324,12 +327,22 @@ impl JudgedStream {
 
     /// What may go on now.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        self.ready.pop_front()
+        let (bytes, counted) = self.ready.pop_front()?;
+        self.held.release(counted);
+        Some(bytes)
+    }
+
+    /// One that was made here, perhaps much larger than what came.
+    fn give_changed(&mut self, changed: Bytes) -> Result<(), Refusal> {
+        self.held.add(changed.len()).map_err(|error| budget(&error))?;
+        let counted = changed.len();
+        self.ready.push_back((changed, counted));
+        Ok(())
     }
 
     fn give(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.ready.push_back(bytes);
+            self.ready.push_back((bytes, 0));
         }
     }
 
