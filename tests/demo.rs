@@ -20,6 +20,9 @@ fn once_makes_exchanges_and_verifies_every_log() {
     let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!((last["exchanges"].as_u64(), last["verified"].as_bool()), (Some(250), Some(true)), "{last}");
     assert_eq!(last["surprises"], 0, "{stderr}");
+    for what in ["withheld_fields", "purpose_refused", "malformed_refused", "unknown_field", "json_calls"] {
+        assert!(last[what].as_u64().unwrap() > 0, "{what} in {last}");
+    }
     assert!(last["refused"].as_u64().unwrap() > 0 && last["errors"].as_u64().unwrap() > 0, "{last}");
     // The public's own view: each log as a static publication, and a monitor that found both sides to tell the same.
     assert!(last["monitored"].as_u64().unwrap() > 150, "{last}");

@@ -68,12 +68,15 @@ pub(super) fn summary(tally: &Tally, checkpoints: &[(&str, Checkpoint)]) -> Stri
     let seconds = tally.took.as_secs_f64().max(0.001);
     let mut out = format!(
         "\n{} exchanges in {seconds:.1} s ({:.0} a second), {} messages back; half of the answered unary calls took \
-         {} or less, 99 % {} or less.\n\nWho asked whom\n",
+         {} or less, 99 % {} or less.\n{} fields were withheld, because no grant allows them to cross; {} calls were JSON over \
+         HTTPS.\n\nWho asked whom\n",
         tally.exchanges,
         tally.exchanges as f64 / seconds,
         tally.messages,
         milliseconds(tally.quantile(0.5)),
         milliseconds(tally.quantile(0.99)),
+        tally.withheld_fields,
+        tally.json_calls,
     );
     let mut table = table(["asked by", "asked", "answered", "error", "refused", "no answer"], 2);
     for ((consumer, provider), counts) in &tally.pairs {

@@ -95,6 +95,10 @@ scenarios! {
 }
 
 impl Scenario {
+    /// What types are for, each once at the beginning, so that every demo shows it.
+    pub(in crate::cli::demo) const TYPED: [Self; 5] =
+        [Self::FundAsksPerson, Self::PurposeRefused, Self::MalformedMessage, Self::UnknownField, Self::JsonCall];
+
     /// One by its weight.
     pub(in crate::cli::demo) fn draw(rng: &mut Rng) -> Self {
         let total: i64 = Self::ALL.iter().map(|(_, weight)| weight).sum();
