@@ -51,8 +51,8 @@ fuzz_target!(|data: &[u8]| {
     let mut again = Found::default();
     assert_eq!(plan.apply(&out, &mut again).as_ref(), Ok(&out));
     assert_eq!(again.withheld, 0);
-    // Ours are all proto3: others may have strings that are not UTF-8, which `prost-reflect` does not take.
-    if own {
+    // These are all proto3: others may have strings that are not UTF-8, which `prost-reflect` does not take.
+    if own && descriptor.full_name().starts_with("kg.") {
         DynamicMessage::decode(descriptor, out).unwrap();
     }
 });
