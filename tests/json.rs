@@ -251,7 +251,7 @@ async fn streams_end_with_their_trailers() {
             [Bytes::new(), [enveloped(0, b"{}"), enveloped(0, b"{}")].concat().into(), enveloped(0, b"{}").slice(..6)]
         {
             let told_ = envelopes(&web.send("POST", EXPAND, &STREAM, whole(asked)).await.body);
-            assert_eq!(told_[0].1["error"]["details"][0]["debug"]["reason"], "MALFORMED_MESSAGE", "{told_:?}");
+            assert_eq!(told_[0].1["error"]["details"][0]["debug"]["reason"], "MESSAGE_MALFORMED", "{told_:?}");
         }
     }
     // Both ways at once, which HTTP/1.1 cannot.

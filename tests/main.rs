@@ -52,6 +52,7 @@ mod subject_access;
 mod subjects;
 mod telemetry;
 mod typed;
+mod typed_edges;
 mod typing_config;
 mod witness;
 mod witness_process;

@@ -93,11 +93,11 @@ async fn what_is_no_grpc_call_is_refused() {
 
     // The framing of the one message.
     for (body, code, why) in [
-        (&[0, 0, 0, 0][..], Code::InvalidArgument, "MALFORMED_MESSAGE"),
-        (&[], Code::InvalidArgument, "MALFORMED_MESSAGE"),
-        (&[7, 0, 0, 0, 0], Code::InvalidArgument, "MALFORMED_MESSAGE"),
-        (&[0, 0, 0, 0, 9, 1], Code::InvalidArgument, "MALFORMED_MESSAGE"),
-        (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Code::InvalidArgument, "MALFORMED_MESSAGE"),
+        (&[0, 0, 0, 0][..], Code::InvalidArgument, "MESSAGE_MALFORMED"),
+        (&[], Code::InvalidArgument, "MESSAGE_MALFORMED"),
+        (&[7, 0, 0, 0, 0], Code::InvalidArgument, "MESSAGE_MALFORMED"),
+        (&[0, 0, 0, 0, 9, 1], Code::InvalidArgument, "MESSAGE_MALFORMED"),
+        (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Code::InvalidArgument, "MESSAGE_MALFORMED"),
         (&[0, 255, 255, 255, 255, 1], Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
     ] {
         let answer = raw.call(UNARY, &[], whole(body)).await.unwrap();

@@ -413,7 +413,9 @@ fn annotate(federation: &mut Federation) {
         rpc Expand(Blob) returns (stream Blob); rpc Chat(stream Blob) returns (stream Blob); }\n";
     std::fs::write(&file, text).unwrap();
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
-    let set = protox::compile([file], [folder.path(), ours.as_path()]).unwrap().encode_to_vec();
+    // As protox encodes it: prost's own types would lose the annotations.
+    let mut compiler = protox::Compiler::new([folder.path(), ours.as_path()]).unwrap();
+    let set = compiler.include_imports(true).open_file(file).unwrap().encode_file_descriptor_set();
     let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&set).into();
     let name = format!("descriptors/{}.binpb", hex::encode(digest));
     std::fs::write(federation.path(&name), set).unwrap();

@@ -104,7 +104,7 @@ fn a_node_at_a_glance() {
         "entries, root ",
         "published ",
         "KG/GOV/70000002/_node/main",
-        "METHOD_NOT_GRANTED",
+        "last refusals",
     ] {
         assert!(text.contains(expected), "{expected} in {text}");
     }

@@ -23,7 +23,7 @@ struct Person {
     #[prost(string, tag = "3")]
     street: String,
     #[prost(message, repeated, tag = "4")]
-    family: Vec<Person>,
+    family: Vec<Self>,
     #[prost(string, tag = "5")]
     passport: String,
     #[prost(int32, tag = "6")]
@@ -58,7 +58,9 @@ service Probe {
 /// The probe's service with these types, and this after its grant.
 fn federation(grant: &str) -> Federation {
     let mut federation = Federation::new();
-    federation.grants += grant;
+    // A grant that limits fields names its methods.
+    let named = "methods = [\"Unary\", \"Collect\", \"Expand\", \"Chat\"]";
+    federation.grants = federation.grants.replace("methods = [\"*\"]", named) + grant;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kopuro/test/v1/probe.proto");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -293,7 +295,10 @@ async fn a_stream_about_many_people_names_all_of_them() {
     let people: Vec<Blob> = (0..700)
         .map(|number| Blob { value: bytes(&Person { pin: format!("{number:04}"), ..Person::default() }).into() })
         .collect();
-    probe.collect(tokio_stream::iter(people)).await.unwrap();
+    let mut answers = probe.chat(tokio_stream::iter(people)).await.unwrap().into_inner();
+    while let Some(answer) = answers.next().await {
+        answer.unwrap();
+    }
     for node in [&running.consumer, &running.provider] {
         let entries = Running::entries(node);
         let log = node.log().unwrap();

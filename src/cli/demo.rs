@@ -38,6 +38,9 @@ const SEED: u64 = 2017;
 /// How many families there are.
 const HOUSEHOLDS: usize = 400;
 
+/// From how many exchanges on every kind of them must have come up.
+const TYPED_FROM: u64 = 250;
+
 /// How long the monitor waits for what is to be published.
 const PUBLISHED_LIMIT: Duration = Duration::from_secs(15);
 
@@ -67,6 +70,16 @@ struct Outcome {
     errors: u64,
     refused: u64,
     failed: u64,
+    /// Fields of answers that providers' nodes withheld.
+    withheld_fields: u64,
+    /// Calls refused for their purpose.
+    purpose_refused: u64,
+    /// Calls refused because their bytes are no message of the type.
+    malformed_refused: u64,
+    /// Calls refused for a field that the type does not have.
+    unknown_field: u64,
+    /// Answered calls in JSON over HTTPS.
+    json_calls: u64,
     /// Whether every log verifies, every exchange is in both logs with the same outcome, and the monitor finds nothing wrong.
     verified: bool,
     /// Exchanges of which the monitor found both sides to tell the same, from the published logs alone.
@@ -116,8 +129,12 @@ async fn demo(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let running = Running::start(&federation, &population).await?;
     eprint!("{}", report::members(&federation));
 
-    let world =
-        World { seed: args.seed, population: population.clone(), channels: running.connect(&federation).await? };
+    let world = World {
+        seed: args.seed,
+        population: population.clone(),
+        channels: running.connect(&federation).await?,
+        json: Running::json_clients(&federation)?,
+    };
     let progress = Progress::new(args.exchanges);
     let tally = tokio::select! {
         tally = world.exchange(0, args.exchanges, |tally| progress.show(tally)) => Some(tally),
@@ -174,6 +191,18 @@ fn conclude(args: &Args, federation: &Federation, tally: &Tally, checked: &Check
             verified = false;
         }
     }
+    // With this many exchanges, each kind of typed exchange has come up.
+    let typed = [
+        ("withheld_fields", tally.withheld_fields),
+        ("purpose_refused", tally.refused_for("PURPOSE_NOT_ALLOWED")),
+        ("malformed_refused", tally.refused_for("MESSAGE_MALFORMED")),
+        ("unknown_field", tally.refused_for("UNKNOWN_FIELD")),
+        ("json_calls", tally.json_calls),
+    ];
+    for (what, _) in typed.iter().filter(|(_, times)| *times == 0 && tally.exchanges >= TYPED_FROM) {
+        eprintln!("problem: {what}: none, in {} exchanges", tally.exchanges);
+        verified = false;
+    }
     let ms = |share| (tally.quantile(share).as_secs_f64() * 10_000.0).round() / 10.0;
     Outcome {
         exchanges: tally.exchanges,
@@ -182,6 +211,11 @@ fn conclude(args: &Args, federation: &Federation, tally: &Tally, checked: &Check
         errors: total.errors,
         refused: total.refused,
         failed: total.failed,
+        withheld_fields: tally.withheld_fields,
+        purpose_refused: tally.refused_for("PURPOSE_NOT_ALLOWED"),
+        malformed_refused: tally.refused_for("MESSAGE_MALFORMED"),
+        unknown_field: tally.refused_for("UNKNOWN_FIELD"),
+        json_calls: tally.json_calls,
         verified,
         monitored: report.exchanges.agreed,
         surprises: tally.surprises.len(),

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::schema::{annotations, set};
-use crate::trust::directory::{Directory, DirectoryError, SignedDirectory};
+use crate::schema::{self, set};
+use crate::trust::directory::{Directory, DirectoryError, Service, SignedDirectory};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
 
@@ -239,8 +239,7 @@ impl Verify {
                 if Sha256::digest(&bytes)[..] != service.descriptors {
                     bail!("{}: {} has another SHA-256 than its name", service.name, path.display());
                 }
-                check_service(&bytes, &service.name)
-                    .map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
+                check_service(&bytes, service).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
             }
         }
         let signed = count_signed(&Note::parse(&note)?, &council)?;
@@ -337,7 +336,7 @@ impl DescriptorSets {
     fn check_services(&self, directory: &Directory) -> anyhow::Result<()> {
         for service in &directory.services {
             if let Some(bytes) = self.found.get(&service.descriptors) {
-                check_service(bytes, &service.name).map_err(|reason| anyhow::anyhow!("{}: {reason}", service.name))?;
+                check_service(bytes, service).map_err(|reason| anyhow::anyhow!("{}: {reason}", service.name))?;
             }
         }
         Ok(())
@@ -356,14 +355,15 @@ fn set_name(digest: &[u8; 32]) -> String {
     format!("{}.binpb", hex::encode(digest))
 }
 
-fn check_service(bytes: &[u8], service: &str) -> Result<(), String> {
+/// That the set defines the service, and that a node would serve it.
+fn check_service(bytes: &[u8], service: &Service) -> Result<(), String> {
     let pool = set::read(bytes).map_err(|faults| format!("not a descriptor set: {}", set::words(&faults)))?;
-    match pool.get_service_by_name(service) {
-        Some(found) => match annotations::check(&found).first() {
+    match pool.get_service_by_name(&service.name) {
+        Some(found) => match schema::check_service(&found, &service.provider).first() {
             None => Ok(()),
             Some(error) => Err(error.to_string()),
         },
-        None => Err(format!("the descriptor set has no service {service}")),
+        None => Err(format!("the descriptor set has no service {}", service.name)),
     }
 }
 

@@ -13,6 +13,7 @@
 //! crash leaves open is closed as FAILED/INTERRUPTED when the node comes back.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +56,29 @@ impl Recorder {
         let entry = record.entry.clone();
         let appended = Self::append_sealed(log, *limit, record).await?;
         Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(&appended, entry, &openings))))
+    }
+
+    /// The same with other entries before and behind it; all of them are durable.
+    async fn append_with(
+        &self,
+        before: Vec<Draft>,
+        draft: Draft,
+        behind: Vec<Draft>,
+        open: Option<&[Slot]>,
+    ) -> Result<Option<HeaderValue>, Refusal> {
+        let Self::Log(log, limit) = self else { return Ok(None) };
+        let at = before.len();
+        let (record, openings) = draft.seal_opening(open.unwrap_or_default());
+        let entry = record.entry.clone();
+        let sealed = |drafts: Vec<Draft>| drafts.into_iter().map(Draft::seal);
+        let records = sealed(before).chain([record]).chain(sealed(behind)).collect();
+        let appended = match tokio::time::timeout(*limit, log.append_all(records)).await {
+            Ok(Ok(appended)) => appended,
+            Ok(Err(error)) => return Err(Refusal::log_unavailable(error)),
+            Err(_) => return Err(Refusal::log_unavailable(format!("no answer within {limit:?}"))),
+        };
+        let Some(appended) = appended.get(at) else { return Ok(None) };
+        Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(appended, entry, &openings))))
     }
 
     /// Whether there is a log, and so proofs.
@@ -119,6 +143,8 @@ pub(super) struct Exchange {
     pub(super) schema: Option<[u8; 32]>,
     /// Whose data the messages are, and committed fields.
     gathered: Gathered,
+    /// No entry of gathered subjects may follow the closing one.
+    closed: Arc<AtomicBool>,
     request: Totals,
     metrics: Arc<NodeMetrics>,
     /// The node's log stays open as long as this lives.
@@ -149,6 +175,7 @@ impl Exchange {
         Self {
             schema: None,
             gathered: Arc::new(Mutex::new(FurtherFields::new(&key))),
+            closed: Arc::default(),
             recorder: gateway.recorder.clone(),
             metrics: gateway.metrics.clone(),
             running: gateway.exchanges.token(),
@@ -237,9 +264,7 @@ impl Exchange {
         let more = self.gathered().fill(&mut draft);
         // Open from here: if this wait is cut short the entry may still become durable, and must then be closed.
         self.state = State::Open;
-        let proof = self.append(draft, self.to_peer.then_some(&proofs::OF_REQUEST)).await?;
-        self.append_more(more).await?;
-        Ok(proof)
+        self.append_with(Vec::new(), draft, more, self.to_peer.then_some(&proofs::OF_REQUEST)).await
     }
 
     /// Returns when the closing entry is durable: now the answer may leave, with the proof where another node is told.
@@ -248,9 +273,8 @@ impl Exchange {
         self.metrics.request_bytes(ending.request.bytes);
         self.metrics.response_bytes(ending.response.map_or(0, |response| response.bytes));
         let (more, draft) = self.ending(kind, ending);
-        self.append_more(more).await?;
-        self.state = State::Closed;
-        self.append(draft, self.answers_peer().then_some(&proofs::OF_CLOSING)).await
+        self.set_closed();
+        self.append_with(more, draft, Vec::new(), self.answers_peer().then_some(&proofs::OF_CLOSING)).await
     }
 
     /// Returns when the entry is durable that says why nothing passed (REFUSED), or why it came to no answer (FAILED); with its
@@ -259,9 +283,13 @@ impl Exchange {
         let kind = if self.is_open() { Kind::Failed } else { Kind::Refused };
         let refused = self.refused(refusal);
         let (more, draft) = self.ending(kind, refused);
-        self.append_more(more).await?;
+        self.set_closed();
+        self.append_with(more, draft, Vec::new(), self.answers_peer().then_some(&[])).await
+    }
+
+    fn set_closed(&mut self) {
         self.state = State::Closed;
-        self.append(draft, self.answers_peer().then_some(&[])).await
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Returns when everything is durable that has been gathered and fills entries of its own: between the messages of a stream.
@@ -281,14 +309,25 @@ impl Exchange {
     /// What records the same from within a streamed request.
     pub(super) fn gathering_recorder(&mut self) -> GatheringRecorder {
         let template = self.named(Kind::Subjects);
-        GatheringRecorder { template, gathered: self.gathered.clone(), recorder: self.recorder.clone() }
+        let (gathered, recorder, closed) = (self.gathered.clone(), self.recorder.clone(), self.closed.clone());
+        GatheringRecorder { template, gathered, recorder, closed }
     }
 
-    async fn append_more(&self, more: Vec<Draft>) -> Result<(), Refusal> {
-        for draft in more {
-            self.append(draft, None).await?;
+    /// An entry with those that belong before and behind it, in one go where there are any.
+    async fn append_with(
+        &self,
+        before: Vec<Draft>,
+        draft: Draft,
+        behind: Vec<Draft>,
+        open: Option<&[Slot]>,
+    ) -> Result<Option<HeaderValue>, Refusal> {
+        if before.is_empty() && behind.is_empty() {
+            return self.append(draft, open).await;
         }
-        Ok(())
+        let began = Instant::now();
+        let appended = self.recorder.append_with(before, draft, behind, open).await;
+        self.metrics.stage(Stage::Durable, began.elapsed());
+        appended
     }
 
     /// What records the end of a streamed request: to be called with what passed, once all of it has. Gives the trailers that
@@ -409,11 +448,15 @@ pub(super) struct GatheringRecorder {
     template: Draft,
     gathered: Gathered,
     recorder: Recorder,
+    closed: Arc<AtomicBool>,
 }
 
 impl GatheringRecorder {
     /// An entry's worth, on its way into the log; none where that much has not been gathered.
     pub(super) fn record(&self) -> Option<Recording> {
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
         let full = self.gathered.lock().unwrap_or_else(PoisonError::into_inner).full(&self.template, unix_ms());
         let (draft, recorder) = (full?, self.recorder.clone());
         Some(Box::pin(async move { recorder.append(draft, None).await.map(drop) }))

@@ -138,7 +138,8 @@ impl Leg {
         }
         let plan = &self.plan;
         metadata::strip_request(&mut parts.headers);
-        parts.headers.insert(metadata::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
+        let accepted = accepted(&parts.headers);
+        parts.headers.insert(metadata::ACCEPT_ENCODING, accepted);
         self.tell(&mut parts.headers);
         let opening = match &plan.next {
             Next::Remote(_, Hop::Peer(_)) => {
@@ -348,4 +349,13 @@ fn hop_of(next: &Next, provider: &SystemId) -> Hop {
         Next::Remote(_, hop) | Next::HttpJson(_, hop) => hop.clone(),
         Next::Local(_) => Hop::Peer(provider.clone()),
     }
+}
+
+/// Of the encodings that can be looked into, those that the caller takes: an answer that is not changed goes on as it came.
+fn accepted(headers: &HeaderMap) -> HeaderValue {
+    let said = headers.get_all(metadata::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let said: Vec<&str> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let taken = ENCODINGS.split(',').filter(|known| *known == "identity" || said.contains(known));
+    let taken = taken.collect::<Vec<_>>().join(",");
+    HeaderValue::from_str(&taken).unwrap_or(HeaderValue::from_static("identity"))
 }

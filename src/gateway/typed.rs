@@ -132,6 +132,8 @@ impl Judge {
         }
         if !self.found.subjects.is_empty() || !self.found.committed.is_empty() || self.found.beyond > 0 {
             self.gathered.lock().unwrap_or_else(PoisonError::into_inner).take(self.direction, &mut self.found);
+            // It lasts as long as the stream: what it remembers of subjects is remembered, within bounds, where they went.
+            self.found.by_hash.clear();
         }
         let passed = result.map_err(|violation| Refusal::violation(&violation, self.direction))?;
         if passed.len() == message.len() {
@@ -155,8 +157,18 @@ impl Judge {
     /// Stops at the limit, however little there was to decompress.
     fn decompress(&self, message: &Bytes, held: &mut Held) -> Result<Bytes, Refusal> {
         match &self.encoding {
-            Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(message.clone().reader()), held),
-            Encoding::Deflate => self.inflate(flate2::read::ZlibDecoder::new(message.clone().reader()), held),
+            Encoding::Gzip => {
+                let mut decoder = flate2::bufread::GzDecoder::new(&message[..]);
+                let plain = self.inflate(&mut decoder, held)?;
+                self.ended(decoder.into_inner())?;
+                Ok(plain)
+            }
+            Encoding::Deflate => {
+                let mut decoder = flate2::bufread::ZlibDecoder::new(&message[..]);
+                let plain = self.inflate(&mut decoder, held)?;
+                self.ended(decoder.into_inner())?;
+                Ok(plain)
+            }
             Encoding::Identity => {
                 Err(Refusal::compression(self.direction, "it is compressed, and grpc-encoding names no encoding"))
             }
@@ -164,7 +176,12 @@ impl Judge {
         }
     }
 
-    fn inflate(&self, mut reader: impl Read, held: &mut Held) -> Result<Bytes, Refusal> {
+    /// Nothing follows what was compressed: some receivers read on, others do not, and it would cross as it came.
+    fn ended(&self, rest: &[u8]) -> Result<(), Refusal> {
+        if rest.is_empty() { Ok(()) } else { Err(Refusal::compression(self.direction, "something follows its end")) }
+    }
+
+    fn inflate(&self, reader: &mut impl Read, held: &mut Held) -> Result<Bytes, Refusal> {
         const STEP: usize = 16 << 10;
         let mut out = BytesMut::new();
         loop {
@@ -256,7 +273,8 @@ pub(super) struct JudgedStream {
     /// The message that is not whole yet, with its prefix.
     partial: BytesMut,
     held: Held,
-    ready: VecDeque<Bytes>,
+    /// What may go on, and how much of it the budget counts.
+    ready: VecDeque<(Bytes, usize)>,
 }
 
 impl JudgedStream {
@@ -284,8 +302,10 @@ impl JudgedStream {
             }
             let framed = self.partial.split().freeze();
             self.held.release(framed.len());
-            let changed = self.judge.framed(&framed, &self.budget)?;
-            self.ready.push_back(changed.unwrap_or(framed));
+            match self.judge.framed(&framed, &self.budget)? {
+                Some(changed) => self.give_changed(changed)?,
+                None => self.give(framed),
+            }
         }
         // Whole messages, passed on together while they do not change.
         let mut same = 0;
@@ -297,7 +317,7 @@ impl JudgedStream {
                     self.give(data.split_to(same));
                     data.advance(length);
                     same = 0;
-                    self.ready.push_back(changed);
+                    self.give_changed(changed)?;
                 }
             }
         }
@@ -307,12 +327,22 @@ impl JudgedStream {
 
     /// What may go on now.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        self.ready.pop_front()
+        let (bytes, counted) = self.ready.pop_front()?;
+        self.held.release(counted);
+        Some(bytes)
+    }
+
+    /// One that was made here, perhaps much larger than what came.
+    fn give_changed(&mut self, changed: Bytes) -> Result<(), Refusal> {
+        self.held.add(changed.len()).map_err(|error| budget(&error))?;
+        let counted = changed.len();
+        self.ready.push_back((changed, counted));
+        Ok(())
     }
 
     fn give(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.ready.push_back(bytes);
+            self.ready.push_back((bytes, 0));
         }
     }
 

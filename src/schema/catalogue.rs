@@ -328,7 +328,7 @@ pub fn check_service(service: &ServiceDescriptor, provider: &SystemId) -> Vec<Sc
     let annotated = annotations::check(service).into_iter().map(|error| SchemaError::Annotation {
         service: name(),
         provider: provider.clone(),
-        error,
+        error: Box::new(error),
     });
     let mut problems: Vec<SchemaError> = annotated.collect();
     if !problems.is_empty() {
@@ -338,7 +338,7 @@ pub fn check_service(service: &ServiceDescriptor, provider: &SystemId) -> Vec<Sc
         let options = |rules| PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules };
         for (message, rules) in [(method.input(), true), (method.output(), false)] {
             if let Err(error) = Plan::compile(&message, &options(rules)) {
-                let (method, provider) = (method.name().to_owned(), provider.clone());
+                let (method, provider, error) = (method.name().to_owned(), provider.clone(), Box::new(error));
                 problems.push(SchemaError::Plan { service: name(), method, provider, error });
             }
         }

@@ -198,7 +198,7 @@ fn lower_file(file: &[u8]) -> Vec<u8> {
             }
             number::FILE_ENUM => put(field.number, &lower_enum(field.payload, features, &mut proto3), &mut out),
             number::FILE_EXTENSION => {
-                put(field.number, &lower_field(field.payload, features, &HashSet::new(), false), &mut out)
+                put(field.number, &lower_field(field.payload, features, &HashSet::new(), false), &mut out);
             }
             number::FILE_SYNTAX | number::FILE_EDITION => {}
             _ => out.extend_from_slice(field.whole),

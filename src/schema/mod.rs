@@ -69,7 +69,7 @@ pub enum SchemaError {
         /// Who offers it.
         provider: SystemId,
         /// What is wrong.
-        error: AnnotationError,
+        error: Box<AnnotationError>,
     },
     /// No plan can be made for a method's messages: among others, for rules that are not supported.
     #[error("{service}/{method} of {provider}: {error}")]
@@ -81,7 +81,7 @@ pub enum SchemaError {
         /// Who offers it.
         provider: SystemId,
         /// Why not.
-        error: PlanError,
+        error: Box<PlanError>,
     },
     /// The set does not define the service.
     #[error("{service} of {provider}: descriptor set {digest} does not define it")]

@@ -340,8 +340,8 @@ def three_mebibytes_each_way(world):
 
 
 def compressed_messages(world):
-    """Six MiB of zeros pass a limit of four: only compressed can they have crossed, both ways."""
-    payload = b"\0" * (6 * MIB)
+    """Compressed messages pass both ways; one that is over the limit once it is unpacked does not."""
+    payload = b"\0" * (3 * MIB)
     request = script("gzip", payload, gzip=True)
     reply, call = world.echo.Unary.with_call(request, compression=grpc.Compression.Gzip, timeout=GOES_ON)
     world.ended(call)
@@ -349,6 +349,10 @@ def compressed_messages(world):
     call = world.echo.Expand(script("gzip-stream", payload, gzip=True, replies=2), compression=grpc.Compression.Gzip, timeout=GOES_ON)
     assert [reply.payload == payload for reply in call] == [True, True]
     world.ended(call)
+    with world.refused(grpc.StatusCode.RESOURCE_EXHAUSTED) as told:
+        bomb = script("gzip-bomb", b"\0" * (6 * MIB), gzip=True)
+        world.echo.Unary(bomb, compression=grpc.Compression.Gzip, timeout=GOES_ON)
+    assert_gateway_refusal(told[0], "MESSAGE_TOO_LARGE", "consumer")
 
 
 def a_request_over_the_limit(world):

@@ -16,11 +16,12 @@ use super::federation::{
 };
 use super::oversight::PublicCouncil;
 use super::population::Population;
+use super::traffic::JsonClient;
 use crate::cli::call::connection;
 use crate::config;
 use crate::gateway::Node;
 use crate::log::Checkpoint;
-use crate::trust::tls::Credentials;
+use crate::trust::tls::{Credentials, client_config_by_name, only_http1};
 
 /// How long back-ends have to finish once their nodes are gone.
 const BACKENDS_LIMIT: Duration = Duration::from_secs(5);
@@ -74,6 +75,16 @@ impl Running {
             channels.insert(name, channel);
         }
         Ok(channels)
+    }
+
+    /// How the tax service calls its node without gRPC.
+    pub(super) fn json_clients(federation: &Federation) -> anyhow::Result<HashMap<&'static str, JsonClient>> {
+        let found = federation.system(&TAX_SERVICE.parse()?);
+        let (member, system) = found.with_context(|| format!("{TAX_SERVICE} is not in the federation"))?;
+        let credentials = Credentials::load(&system.pair.certificate, &system.pair.key)?;
+        let tls = client_config_by_name(&[federation.root_pem()], Some(&credentials))?;
+        let client = JsonClient { node: member.systems_address, tls: only_http1(&tls) };
+        Ok(HashMap::from([(TAX_SERVICE, client)]))
     }
 
     /// Where the logs stand.

@@ -4,6 +4,7 @@
 //! Every exchange is drawn from the seed and its number, so the mix is the same whatever the machine's speed. Each
 //! scenario says how it should end; what ends otherwise is a surprise, and a demo with surprises has failed.
 
+mod by_hand;
 mod scenario;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +17,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+pub(in crate::cli::demo) use by_hand::JsonClient;
 pub(in crate::cli::demo) use scenario::Scenario;
+
+use scenario::Came;
 
 use super::population::{Population, Rng};
 use crate::cli::call::connection::timed_out;
@@ -34,6 +38,8 @@ pub(in crate::cli::demo) struct World {
     pub(in crate::cli::demo) population: Arc<Population>,
     /// A connection of each consumer system to its own node.
     pub(in crate::cli::demo) channels: HashMap<&'static str, Channel>,
+    /// The same systems, without gRPC.
+    pub(in crate::cli::demo) json: HashMap<&'static str, JsonClient>,
 }
 
 /// How an exchange ended for the system that asked.
@@ -69,6 +75,10 @@ pub(in crate::cli::demo) struct Tally {
     pub(in crate::cli::demo) surprises: Vec<String>,
     pub(in crate::cli::demo) exchanges: u64,
     pub(in crate::cli::demo) messages: u64,
+    /// Fields that providers' nodes withheld.
+    pub(in crate::cli::demo) withheld_fields: u64,
+    /// Answered calls in JSON over HTTPS.
+    pub(in crate::cli::demo) json_calls: u64,
     pub(in crate::cli::demo) took: Duration,
     unary: Vec<Duration>,
 }
@@ -98,14 +108,22 @@ impl World {
 }
 
 impl Tally {
-    fn add(&mut self, scenario: Scenario, result: &Result<u64, Status>, took: Duration) {
+    /// How often a node refused for this reason.
+    pub(in crate::cli::demo) fn refused_for(&self, reason: &str) -> u64 {
+        self.refusals.iter().filter(|((why, ..), _)| why == reason).map(|(_, times)| times).sum()
+    }
+
+    fn add(&mut self, scenario: Scenario, result: &Result<Came, Status>, took: Duration) {
         let ending = match result {
             Ok(_) if scenario.hangs_up() => Ending::Failed(Code::Cancelled as i32),
             Ok(_) => Ending::Answered,
             Err(status) => Ending::of(status.clone()),
         };
         self.exchanges += 1;
-        self.messages += result.as_ref().copied().unwrap_or(0);
+        let came = result.as_ref().copied().unwrap_or_default();
+        self.messages += came.messages;
+        self.withheld_fields += came.withheld;
+        self.json_calls += u64::from(scenario == Scenario::JsonCall && result.is_ok());
         let counts = self.pairs.entry((scenario.consumer(), scenario.provider())).or_default();
         match &ending {
             Ending::Answered => {

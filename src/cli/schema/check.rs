@@ -133,11 +133,12 @@ fn element(error: &AnnotationError) -> Option<&str> {
 
 /// A node refuses a service whose messages it cannot check.
 fn plans(service: &ServiceDescriptor) -> Vec<Finding> {
-    let options = PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules: true };
+    // Rules bind callers: those of an answer bind nobody.
+    let options = |rules| PlanOptions { allow: Allow::Everything, unknown: UnknownFields::Refuse, rules };
     let mut findings = Vec::new();
     for method in service.methods() {
-        for message in [method.input(), method.output()] {
-            if let Err(error) = Plan::compile(&message, &options) {
+        for (message, rules) in [(method.input(), true), (method.output(), false)] {
+            if let Err(error) = Plan::compile(&message, &options(rules)) {
                 // These are told with their place already.
                 if matches!(error, PlanError::WrongAnnotation { .. } | PlanError::WrongCategory { .. }) {
                     continue;

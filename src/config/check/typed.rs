@@ -74,28 +74,25 @@ impl Facts<'_> {
                 let what = format!("{class} shows more, or sooner, than {name}'s author lets be shown: {annotated}");
                 problems.push(placed.mismatch("publication", what, STRICTER));
             }
-            problems.extend(self.plan_of(placed, method).err());
+            problems.extend(plan_problem(placed, method));
         }
         problems
     }
+}
 
-    /// That a grant makes plans for a method's messages.
-    fn plan_of(&self, placed: &Placed<Grant>, method: &Method) -> Result<(), Problem> {
-        let (grant, name) = (&placed.value, method.descriptor.name());
-        let error = match MethodPlans::granted(&method.descriptor, grant) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        let steps = match &grant.allowed {
-            Allowed::Everything => vec![Step::Key("service")],
-            Allowed::Fields(_) => vec![Step::Key("fields"), Step::Key(name)],
-            Allowed::Categories(_) => vec![Step::Key("categories")],
-        };
-        let remedy = match &error {
-            PlanError::NoSuchField { .. } => "write the names of the .proto, as kopuro catalogue shows them",
-            PlanError::PathTooDeep { .. } => "end the path at that field",
-            _ => "correct it",
-        };
-        Err(placed.mismatch_at(&steps, format!("{name}: {error}"), remedy))
-    }
+/// Why a grant makes no plans for a method's messages.
+fn plan_problem(placed: &Placed<Grant>, method: &Method) -> Option<Problem> {
+    let (grant, name) = (&placed.value, method.descriptor.name());
+    let error = MethodPlans::granted(&method.descriptor, grant).err()?;
+    let steps = match &grant.allowed {
+        Allowed::Everything => vec![Step::Key("service")],
+        Allowed::Fields(_) => vec![Step::Key("fields"), Step::Key(name)],
+        Allowed::Categories(_) => vec![Step::Key("categories")],
+    };
+    let remedy = match &error {
+        PlanError::NoSuchField { .. } => "write the names of the .proto, as kopuro catalogue shows them",
+        PlanError::PathTooDeep { .. } => "end the path at that field",
+        _ => "correct it",
+    };
+    Some(placed.mismatch_at(&steps, format!("{name}: {error}"), remedy))
 }

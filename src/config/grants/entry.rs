@@ -115,7 +115,8 @@ impl<'a> EntryReader<'a> {
         let service = self.service(entry.service);
         let methods = self.methods(entry.methods);
         let allowed = self.allowed(entry.fields, entry.categories, methods.as_ref());
-        let unknown = self.unknown(entry.unknown_fields, entry.unknown_response_fields, allowed.as_ref());
+        let unknown =
+            self.unknown(entry.unknown_fields.as_deref(), entry.unknown_response_fields.as_deref(), allowed.as_ref());
         let legal_basis = self.legal_basis(entry.legal_basis);
         let from = self.time("from", entry.from.as_ref(), Bound::From);
         let until = self.time("until", entry.until.as_ref(), Bound::Until);

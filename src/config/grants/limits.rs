@@ -132,8 +132,8 @@ impl EntryReader<'_> {
     /// What becomes of unknown fields. A response of which only some fields cross passes none that nobody knows.
     pub(super) fn unknown(
         &mut self,
-        request: Option<String>,
-        response: Option<String>,
+        request: Option<&str>,
+        response: Option<&str>,
         allowed: Option<&Allowed>,
     ) -> Option<UnknownPolicy> {
         let default = UnknownPolicy::default();
@@ -148,8 +148,8 @@ impl EntryReader<'_> {
         Some(UnknownPolicy { request: request?, response: response? })
     }
 
-    fn unknown_fields(&mut self, key: &str, word: Option<String>, default: UnknownFields) -> Option<UnknownFields> {
-        match word.as_deref() {
+    fn unknown_fields(&mut self, key: &str, word: Option<&str>, default: UnknownFields) -> Option<UnknownFields> {
+        match word {
             None => Some(default),
             Some("refuse") => Some(UnknownFields::Refuse),
             Some("strip") => Some(UnknownFields::Strip),

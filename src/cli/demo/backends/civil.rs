@@ -38,6 +38,19 @@ impl CivilBackend {
         Self { population, recorded, started: Instant::now() }
     }
 
+    fn family(&self, person: &population::Person) -> Vec<FamilyMember> {
+        let children = person.children.iter().map(|child| (Relation::Child, *child));
+        person
+            .spouse
+            .map(|spouse| (Relation::Spouse, spouse))
+            .into_iter()
+            .chain(person.mother.map(|mother| (Relation::Mother, mother)))
+            .chain(person.father.map(|father| (Relation::Father, father)))
+            .chain(children)
+            .map(|(relation, index)| FamilyMember { relation: relation.into(), person: self.describe(index) })
+            .collect()
+    }
+
     fn describe(&self, index: PersonIndex) -> Option<Person> {
         self.population.people.get(index).map(|person| describe(&self.population, person))
     }
@@ -47,7 +60,11 @@ impl CivilBackend {
 impl CivilRegistry for CivilBackend {
     async fn get_person(&self, request: Request<GetPersonRequest>) -> Result<Response<GetPersonResponse>, Status> {
         let person = person(&self.population, "pin", &request.get_ref().pin)?;
-        Ok(Response::new(GetPersonResponse { person: Some(describe(&self.population, person)) }))
+        Ok(Response::new(GetPersonResponse {
+            person: Some(describe(&self.population, person)),
+            residence: Some(address(&person.residence)),
+            family: self.family(person),
+        }))
     }
 
     async fn get_residence(
@@ -70,17 +87,7 @@ impl CivilRegistry for CivilBackend {
 
     async fn get_family(&self, request: Request<GetFamilyRequest>) -> Result<Response<GetFamilyResponse>, Status> {
         let person = person(&self.population, "pin", &request.get_ref().pin)?;
-        let children = person.children.iter().map(|child| (Relation::Child, *child));
-        let members = person
-            .spouse
-            .map(|spouse| (Relation::Spouse, spouse))
-            .into_iter()
-            .chain(person.mother.map(|mother| (Relation::Mother, mother)))
-            .chain(person.father.map(|father| (Relation::Father, father)))
-            .chain(children)
-            .map(|(relation, index)| FamilyMember { relation: relation.into(), person: self.describe(index) })
-            .collect();
-        Ok(Response::new(GetFamilyResponse { members }))
+        Ok(Response::new(GetFamilyResponse { members: self.family(person) }))
     }
 
     type ListChangesStream = Answers<ListChangesResponse>;

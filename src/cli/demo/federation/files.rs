@@ -34,6 +34,15 @@ pub struct Grant {
     /// Publication class, `public` or `sealed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publication: Option<String>,
+    /// Which fields of the answers may cross; empty: as `categories` says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// Of which categories; empty: all fields.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
+    /// Whether the caller is told the names of withheld fields.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub name_withheld: bool,
 }
 
 /// The provision that a grant rests on.

@@ -37,6 +37,14 @@ fn registry() -> anyhow::Result<Ministry> {
         grant(CADASTRE_SYSTEM, &["GetPerson"], "ZR-12-4", "«О государственной регистрации прав», ст. 12 ч. 4");
     // One that the law keeps out of the public's sight: its entries show that they are there, and nothing else.
     desk.publication = Some("sealed".into());
+    desk.categories = words(&["identity"]);
+    let mut tax = grant(TAX_SERVICE, &["GetPerson", "GetResidence"], "NK-54-2", "Салык кодекси, 54-берене, 2-бөлүк");
+    tax.categories = words(&["identity", "contact"]);
+    // A name and an address, and no family: what else the registry answers does not leave its node.
+    let insurance = "«О государственном социальном страховании», ст. 8 ч. 1";
+    let mut person = grant(SOCIAL_FUND, &["GetPerson"], "ZSS-8-1", insurance);
+    person.fields = words(&["person.pin", "person.surname", "person.given_name", "person.patronymic", "residence"]);
+    person.name_withheld = true;
     Ok(Ministry {
         member: REGISTRY.parse()?,
         folder: "registry".into(),
@@ -47,13 +55,9 @@ fn registry() -> anyhow::Result<Ministry> {
         ],
         systems: vec![("civil-registry".into(), vec![civil.into()]), ("service-centre".into(), vec![])],
         grants: vec![
-            grant(TAX_SERVICE, &["GetPerson", "GetResidence"], "NK-54-2", "Салык кодекси, 54-берене, 2-бөлүк"),
-            grant(
-                SOCIAL_FUND,
-                &["GetPerson", "GetFamily", "ListChanges", "WatchChanges"],
-                "ZSS-8-1",
-                "«О государственном социальном страховании», ст. 8 ч. 1",
-            ),
+            tax,
+            person,
+            grant(SOCIAL_FUND, &["GetFamily", "ListChanges", "WatchChanges"], "ZSS-8-1", insurance),
             desk,
         ],
         outbound: vec![
@@ -180,7 +184,14 @@ fn grant(consumer: &str, provider: &str, service: &str, methods: &[&str], code: 
         until: None,
         rate: None,
         publication: None,
+        fields: Vec::new(),
+        categories: Vec::new(),
+        name_withheld: false,
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn allow(system: &str, provider: &str, backend: Backend, methods: &[&str]) -> Allow {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use time::macros::date;
 use tokio_stream::StreamExt;
 use tonic::metadata::MetadataValue;
@@ -14,7 +15,8 @@ use crate::proto::kg::cadastre::v1::cadastre_client::CadastreClient;
 use crate::proto::kg::cadastre::v1::{GetPropertyRequest, ReconcileRequest, SearchPropertiesRequest};
 use crate::proto::kg::civil::v1::civil_registry_client::CivilRegistryClient;
 use crate::proto::kg::civil::v1::{
-    GetFamilyRequest, GetPersonRequest, GetResidenceRequest, ListChangesRequest, Sex, WatchChangesRequest,
+    GetFamilyRequest, GetPersonRequest, GetPersonResponse, GetResidenceRequest, ListChangesRequest, Sex,
+    WatchChangesRequest,
 };
 use crate::proto::kg::common::v1::Som;
 use crate::proto::kg::social::v1::social_fund_client::SocialFundClient;
@@ -81,6 +83,13 @@ scenarios! {
     NoGrant 2 SERVICE_CENTRE SOCIAL_FUND "SocialFund/GetPension, no grant",
     MethodNotGranted 1 TAX_SERVICE CIVIL_REGISTRY "CivilRegistry/GetFamily, method not granted",
     NotAllowedOut 1 CADASTRE_SYSTEM SOCIAL_FUND "SocialFund/GetContributions, own node forbids",
+    /// Name and address cross, family does not.
+    FundAsksPerson 8 SOCIAL_FUND CIVIL_REGISTRY "CivilRegistry/GetPerson, name and address only",
+    PurposeRefused 2 SOCIAL_FUND CIVIL_REGISTRY "CivilRegistry/GetPerson, for a purpose that is not its own",
+    MalformedMessage 2 TAX_SERVICE CIVIL_REGISTRY "CivilRegistry/GetPerson, bytes that are no request",
+    UnknownField 2 TAX_SERVICE CIVIL_REGISTRY "CivilRegistry/GetPerson, a field that the type does not have",
+    /// As `curl` does it.
+    JsonCall 4 TAX_SERVICE CIVIL_REGISTRY "CivilRegistry/GetPerson, JSON over HTTPS",
     /// More often than the grant allows.
     TooOften 3 CIVIL_REGISTRY CADASTRE_SYSTEM "Cadastre/GetProperty, at most 2 a second",
 }
@@ -124,13 +133,16 @@ impl Scenario {
             Self::NoGrant => refused("GRANT_MISSING"),
             Self::MethodNotGranted => refused("METHOD_NOT_GRANTED"),
             Self::NotAllowedOut => refused("OUTBOUND_NOT_ALLOWED"),
+            Self::PurposeRefused => refused("PURPOSE_NOT_ALLOWED"),
+            Self::MalformedMessage => refused("MESSAGE_MALFORMED"),
+            Self::UnknownField => refused("UNKNOWN_FIELD"),
             Self::TooOften => *ending == Ending::Answered || refused("RATE_LIMITED"),
             _ => *ending == Ending::Answered,
         }
     }
 
-    /// Makes the call; how many messages came back.
-    pub(super) async fn play(self, world: &World, rng: &mut Rng) -> Result<u64, Status> {
+    /// Makes the call; what came back.
+    pub(super) async fn play(self, world: &World, rng: &mut Rng) -> Result<Came, Status> {
         let Some(channel) = world.channels.get(self.consumer()).cloned() else {
             return Err(Status::internal(format!("{} has no connection", self.consumer())));
         };
@@ -145,6 +157,26 @@ impl Scenario {
             Self::TaxAsksPerson | Self::CadastreAsksOwner => {
                 one(civil.get_person(call(GetPersonRequest { pin })).await)
             }
+            Self::FundAsksPerson => {
+                let answer = civil.get_person(call(GetPersonRequest { pin })).await?;
+                limited(answer.get_ref())?;
+                one(Ok(answer))
+            }
+            Self::PurposeRefused => {
+                let mut request = call(GetPersonRequest { pin });
+                request.metadata_mut().insert("kopuro-purpose", MetadataValue::from_static("NK-54-2"));
+                one(civil.get_person(request).await)
+            }
+            Self::MalformedMessage => {
+                // The PIN's field, and fewer bytes than it announces.
+                world.raw(self.consumer(), vec![0x0a, 14, b'2', b'0']).await
+            }
+            Self::UnknownField => {
+                let mut message = GetPersonRequest { pin }.encode_to_vec();
+                message.extend([0xfa, 0x3e, 1, b'?']);
+                world.raw(self.consumer(), message).await
+            }
+            Self::JsonCall => world.json(self.consumer(), &pin).await,
             Self::TaxAsksResidence => {
                 one(civil.get_residence(call(GetResidenceRequest { pin, on: String::new() })).await)
             }
@@ -208,16 +240,35 @@ fn call<T>(message: T) -> Request<T> {
     request
 }
 
-fn one<T>(result: Result<tonic::Response<T>, Status>) -> Result<u64, Status> {
-    result.map(|_| 1)
+/// What came back of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Came {
+    /// Messages.
+    pub(super) messages: u64,
+    /// Fields that were withheld.
+    pub(super) withheld: u64,
 }
 
-async fn all<T>(mut answers: tonic::Streaming<T>, at_most: Option<u64>) -> Result<u64, Status> {
+fn one<T>(result: Result<tonic::Response<T>, Status>) -> Result<Came, Status> {
+    let answer = result?;
+    let withheld = answer.metadata().get("kopuro-withheld").and_then(|count| count.to_str().ok()?.parse().ok());
+    Ok(Came { messages: 1, withheld: withheld.unwrap_or_default() })
+}
+
+/// That an answer has what the fund is granted, and no more.
+fn limited(answer: &GetPersonResponse) -> Result<(), Status> {
+    let person = answer.person.clone().unwrap_or_default();
+    let named = !person.surname.is_empty() && !person.given_name.is_empty() && answer.residence.is_some();
+    let more = !answer.family.is_empty() || person.passport.is_some() || !person.birth_date.is_empty();
+    if named && !more { Ok(()) } else { Err(Status::data_loss("not name and address alone came")) }
+}
+
+async fn all<T>(mut answers: tonic::Streaming<T>, at_most: Option<u64>) -> Result<Came, Status> {
     let mut received = 0;
     while at_most.is_none_or(|most| received < most) && answers.next().await.transpose()?.is_some() {
         received += 1;
     }
-    Ok(received)
+    Ok(Came { messages: received, withheld: 0 })
 }
 
 fn someone<'a>(population: &'a Population, rng: &mut Rng) -> &'a Person {
