@@ -289,8 +289,10 @@ impl Collector<'_> {
 
 /// Whether it has the shape that its name promises; a type that only has the name is an ordinary message.
 fn is_any(message: &MessageDescriptor) -> bool {
-    let is = |number, kind| message.get_field(number).is_some_and(|field| !field.is_list() && field.kind() == kind);
-    is(1, Kind::String) && is(2, Kind::Bytes)
+    let is = |number, kind| message.get_field(number).is_some_and(|field| field.kind() == kind);
+    // Its fields may be stripped, all of them.
+    let optional = message.fields().all(|field| field.cardinality() == Cardinality::Optional);
+    is(1, Kind::String) && is(2, Kind::Bytes) && optional && message.extensions().len() == 0
 }
 
 fn has_rules(options: &DynamicMessage) -> bool {
