@@ -20,6 +20,7 @@ use super::call::connection;
 use super::connect::Connect;
 use crate::proto::kopuro::catalogue::v1::catalogue_client::CatalogueClient;
 use crate::proto::kopuro::catalogue::v1::{GetTypesRequest, ListServicesRequest, ListServicesResponse, OfferedService};
+use crate::schema::set;
 use crate::trust::file::{Access, Existing, write};
 
 pub(super) use model::plain;
@@ -116,8 +117,10 @@ pub(super) async fn types(channel: &Channel, offered: &OfferedService) -> anyhow
     match tokio::time::timeout(PATIENCE, asking).await.context("the node does not answer")? {
         Ok(answer) => {
             let set = answer.into_inner().descriptors;
-            let pool = DescriptorPool::decode(set);
-            Ok(Some(pool.with_context(|| format!("the types of {}", plain(&offered.service)))?))
+            let pool = set::read(&set).map_err(|faults| {
+                anyhow::anyhow!("the types of {}: {}", plain(&offered.service), plain(&set::words(&faults)))
+            });
+            pool.map(Some)
         }
         Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
         Err(status) => Err(refused(status)),

@@ -15,8 +15,8 @@ pub const MAX_WITHHELD_PATHS: usize = 256;
 /// From how many subjects on they are looked up by hash.
 const MANY: usize = 16;
 
-/// What was taken from the messages of one side of an exchange. Bounded: see [`MAX_FOUND`]. Values are copies: a found
-/// subject does not keep its message in memory.
+/// What was taken from the messages of one side of an exchange. Bounded: see [`MAX_FOUND`]. Values are slices of their messages
+/// and keep these in memory: whoever keeps values longer than their message copies them.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Values of the fields annotated as `subject`, each once, in order; integers in decimal. Of fields that are withheld, of
@@ -39,21 +39,20 @@ pub struct Found {
 
 impl Found {
     /// Adds a subject unless it is there.
-    pub(super) fn subject(&mut self, value: &[u8]) {
+    pub(super) fn subject(&mut self, value: Bytes) {
         if self.subjects.len() < MANY {
-            if !self.subjects.iter().any(|known| known == value) {
-                self.subjects.push(Bytes::copy_from_slice(value));
+            if !self.subjects.contains(&value) {
+                self.subjects.push(value);
             }
             return;
         }
         if self.by_hash.is_empty() {
             self.by_hash.extend(self.subjects.iter().cloned());
         }
-        if self.by_hash.contains(value) {
+        if self.by_hash.contains(&value) {
             return;
         }
         if self.subjects.len() < MAX_FOUND {
-            let value = Bytes::copy_from_slice(value);
             self.by_hash.insert(value.clone());
             self.subjects.push(value);
         } else {
@@ -62,11 +61,11 @@ impl Found {
     }
 
     /// Adds a committed field's value.
-    pub(super) fn commit(&mut self, path: &Arc<str>, value: &[u8]) {
+    pub(super) fn commit(&mut self, path: &Arc<str>, value: Bytes) {
         let kept = self.committed_bytes.saturating_add(value.len());
         if self.committed.len() < MAX_FOUND && kept <= MAX_COMMITTED_BYTES {
             self.committed_bytes = kept;
-            self.committed.push((path.clone(), Bytes::copy_from_slice(value)));
+            self.committed.push((path.clone(), value));
         } else {
             self.beyond += 1;
         }

@@ -1,6 +1,8 @@
 //! What is done with the values that are of note: rules are put to them, subjects and committed values are taken, and what does
 //! not go on is cut and named.
 
+use bytes::Bytes;
+
 use super::cut::Frame;
 use super::rules;
 use super::seen::Seen;
@@ -67,14 +69,14 @@ impl Walk<'_, '_> {
             let mut decimal = [0; DECIMAL];
             match number.decimal(&mut decimal) {
                 Some(b"0") => {}
-                Some(digits) => self.found.subject(digits),
+                Some(digits) => self.found.subject(Bytes::copy_from_slice(digits)),
                 None if value.is_empty() => {}
-                None if std::str::from_utf8(value).is_ok() => self.found.subject(value),
+                None if std::str::from_utf8(value).is_ok() => self.found.subject(self.message.slice_ref(value)),
                 None => return Err(malformed(SUBJECT_NOT_TEXT)),
             }
         }
         if field.commit {
-            self.found.commit(&field.path, value);
+            self.found.commit(&field.path, self.message.slice_ref(value));
         }
         Ok(())
     }

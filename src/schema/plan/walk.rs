@@ -19,9 +19,10 @@ const NOT_UTF8: What = "it is not UTF-8";
 const TWICE: What = "it comes more than once, or with another field of its oneof, and only one of them can count";
 
 /// Walks `message` by `plan`.
-pub(super) fn apply(plan: &Plan, message: &Bytes, found: &mut Found) -> Result<Bytes, Violation> {
+pub(super) fn apply<'p>(plan: &'p Plan, message: &'p Bytes, found: &mut Found) -> Result<Bytes, Violation> {
     let mut walk = Walk {
         plan,
+        message,
         found,
         cuts: Cuts::default(),
         named: [u32::MAX; NAMED],
@@ -106,6 +107,8 @@ pub(super) const NAMED: usize = 16;
 /// The state of one walk.
 pub(super) struct Walk<'p, 'f> {
     pub(super) plan: &'p Plan,
+    /// All that is walked is part of it.
+    pub(super) message: &'p Bytes,
     pub(super) found: &'f mut Found,
     pub(super) cuts: Cuts,
     /// Withheld fields that were named already, by the last bits of their index.
