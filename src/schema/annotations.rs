@@ -1,5 +1,5 @@
 //! The annotations of `kopuro/options/v1/options.proto`, read from a descriptor pool. A type that was compiled without that
-//! file has none. [`check`] finds what a service's annotations say that cannot be meant: who reads them afterwards can rely on
+//! file has none. [`check()`] finds what a service's annotations say that cannot be meant: who reads them afterwards can rely on
 //! them.
 
 mod check;
