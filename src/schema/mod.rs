@@ -27,10 +27,11 @@ pub use catalogue::{Catalogue, Method, Offer, Service, ServiceOffer};
 pub use files::{FileIndex, digest, extract, set_of};
 pub use plans::MethodPlans;
 
-use crate::trust::identity::SystemId;
+use prost_reflect::Kind;
 
 use self::annotations::AnnotationError;
 use self::plan::PlanError;
+use crate::trust::identity::SystemId;
 
 /// Why a service of the directory is not in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +140,29 @@ impl SchemaError {
             }
             _ => "have the service's author correct its types, and the council list the new set".to_owned(),
         }
+    }
+}
+
+/// protobuf's name of a field's type.
+fn kind_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Double => "double",
+        Kind::Float => "float",
+        Kind::Int32 => "int32",
+        Kind::Int64 => "int64",
+        Kind::Uint32 => "uint32",
+        Kind::Uint64 => "uint64",
+        Kind::Sint32 => "sint32",
+        Kind::Sint64 => "sint64",
+        Kind::Fixed32 => "fixed32",
+        Kind::Fixed64 => "fixed64",
+        Kind::Sfixed32 => "sfixed32",
+        Kind::Sfixed64 => "sfixed64",
+        Kind::Bool => "bool",
+        Kind::String => "string",
+        Kind::Bytes => "bytes",
+        Kind::Message(_) => "message",
+        Kind::Enum(_) => "enum",
     }
 }
 

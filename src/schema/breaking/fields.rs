@@ -8,6 +8,7 @@ use prost_types::field_options::{CType, JsType};
 use prost_types::{FieldDescriptorProto, FieldOptions};
 
 use super::{Judge, annotations, rules};
+use crate::schema::kind_name;
 
 /// A field of a message, or an extension of one.
 #[derive(Debug)]
@@ -99,25 +100,7 @@ impl Field {
         if either!(self, of => of.is_group()) {
             return "group";
         }
-        match self.kind() {
-            Kind::Double => "double",
-            Kind::Float => "float",
-            Kind::Int32 => "int32",
-            Kind::Int64 => "int64",
-            Kind::Uint32 => "uint32",
-            Kind::Uint64 => "uint64",
-            Kind::Sint32 => "sint32",
-            Kind::Sint64 => "sint64",
-            Kind::Fixed32 => "fixed32",
-            Kind::Fixed64 => "fixed64",
-            Kind::Sfixed32 => "sfixed32",
-            Kind::Sfixed64 => "sfixed64",
-            Kind::Bool => "bool",
-            Kind::String => "string",
-            Kind::Bytes => "bytes",
-            Kind::Message(_) => "message",
-            Kind::Enum(_) => "enum",
-        }
+        kind_name(&self.kind())
     }
 
     /// Full name of its message or enum.

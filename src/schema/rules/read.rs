@@ -6,6 +6,7 @@ use super::known::Known;
 use super::number::{Numbers, Time};
 use super::pattern;
 use super::text::{BytesCheck, TextCheck};
+use crate::schema::kind_name;
 use crate::schema::plan::rules::{RuleError, Scalar};
 
 /// One check of one value.
@@ -113,27 +114,12 @@ impl Check {
 pub(super) fn checks(name: &str, rules: &DynamicMessage, kind: &Kind, place: &str) -> Result<Vec<Check>, RuleError> {
     let place = format!("{place}{name}.");
     let fits = match kind {
-        Kind::Double => "double",
-        Kind::Float => "float",
-        Kind::Int32 => "int32",
-        Kind::Int64 => "int64",
-        Kind::Uint32 => "uint32",
-        Kind::Uint64 => "uint64",
-        Kind::Sint32 => "sint32",
-        Kind::Sint64 => "sint64",
-        Kind::Fixed32 => "fixed32",
-        Kind::Fixed64 => "fixed64",
-        Kind::Sfixed32 => "sfixed32",
-        Kind::Sfixed64 => "sfixed64",
-        Kind::Bool => "bool",
-        Kind::String => "string",
-        Kind::Bytes => "bytes",
-        Kind::Enum(_) => "enum",
         Kind::Message(message) => match message.full_name() {
             "google.protobuf.Timestamp" => "timestamp",
             "google.protobuf.Duration" => "duration",
             _ => return Err(RuleError::Unsupported { rule: format!("{name} of a {}", message.full_name()) }),
         },
+        scalar => kind_name(scalar),
     };
     if fits != name {
         return Err(does_not_fit(name, fits));
