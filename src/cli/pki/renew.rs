@@ -1,13 +1,14 @@
 //! `kopuro pki renew`: a new key and certificate for the same identity and names, when the old one's end is near. To be run by a
 //! timer beside the CA; a node takes the new files up by itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use time::OffsetDateTime;
 
+use super::{put, suffixed};
 use crate::trust::certificate::read_certificates;
-use crate::trust::file::{Access, Existing, write};
+use crate::trust::file::Access;
 use crate::trust::pki::{Authority, Validity, names_of};
 
 #[derive(Debug, clap::Args)]
@@ -45,23 +46,13 @@ impl Renew {
         }
         let issued = Authority::load(&self.ca)?.issue(&identity, &sans, Validity::days(now, self.days))?;
         // Both are written whole before either is put in place, so that they differ for as short as can be.
-        let (key, certificate) = (beside(&self.key), beside(&self.certificate));
-        put(&key, issued.key_pem.as_bytes(), Access::Secret)?;
-        put(&certificate, issued.cert_pem.as_bytes(), Access::Public)?;
+        let (key, certificate) = (suffixed(&self.key, "new"), suffixed(&self.certificate, "new"));
+        put(&key, issued.key_pem.as_bytes(), Access::Secret, true)?;
+        put(&certificate, issued.cert_pem.as_bytes(), Access::Public, true)?;
         for (new, old) in [(&key, &self.key), (&certificate, &self.certificate)] {
             std::fs::rename(new, old).with_context(|| old.display().to_string())?;
         }
         println!("renewed            {path} (serial {}, {} days)", issued.serial_hex, self.days);
         Ok(())
     }
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
-}
-
-fn put(path: &Path, content: &[u8], access: Access) -> anyhow::Result<()> {
-    write(path, content, access, Existing::Replace).with_context(|| path.display().to_string())
 }
