@@ -187,7 +187,9 @@ async fn what_does_not_end_is_cut_at_the_limit_and_recorded() {
     let failed: Vec<_> = entries.iter().filter(|entry| entry.kind() == Kind::Failed).collect();
     assert_eq!(failed.len(), 2, "{}", story(&entries));
     for entry in failed {
-        assert_eq!((entry.outcome(), entry.reason.as_str()), (Outcome::Failed, "CANCELLED"));
+        assert_eq!(entry.outcome(), Outcome::Failed);
+        // Which of the two halves of a cut connection is seen first is a matter of chance.
+        assert!(["CANCELLED", "REQUEST_INTERRUPTED"].contains(&entry.reason.as_str()), "{}", entry.reason);
     }
     node.stop().await;
     drop(say);

@@ -38,6 +38,10 @@ use clap::Parser;
 use crate::certs::{Certificates, PROVIDER_SYSTEM};
 use crate::plan::Plan;
 
+/// As the binary has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "gateway", about = "Measures a node beside a direct connection, nginx and HAProxy")]
 struct Arguments {

@@ -12,6 +12,8 @@ use crate::policy::Rate;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
+    /// Threads that carry exchanges, each with its own connections. Default: as many as the cores that the process may use.
+    pub workers: NonZeroUsize,
     /// Largest message, compressed as it crosses; a larger one is `RESOURCE_EXHAUSTED`. Default `4MiB`, as gRPC's.
     #[serde(deserialize_with = "units::memory_size")]
     pub message: usize,
@@ -23,7 +25,7 @@ pub struct Limits {
     pub systems_connections: NonZeroUsize,
     /// Open connections at the nodes' listener. Default 1024.
     pub nodes_connections: NonZeroUsize,
-    /// Connections kept to each peer node and each back-end. Default 4.
+    /// Connections kept to each peer node and each back-end, shared out among the workers: at least one for each. Default 4.
     pub connections_per_peer: NonZeroUsize,
     /// Concurrent calls on one connection, in both directions; a client queues what goes beyond. Default 256.
     pub streams_per_connection: NonZeroU32,
@@ -70,6 +72,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             message: 4 << 20,
             metadata: 16 << 10,
             systems_connections: const { NonZeroUsize::new(1_024).unwrap() },

@@ -36,6 +36,7 @@ use super::strangers::{Stranger, Strangers};
 use super::untaken::Untaken;
 use super::upstream::{CONNECTION_WINDOW, STREAM_WINDOW, root_cause};
 use super::view::PROOF_ROOM;
+use super::workers::Workers;
 use super::{consumer, leg, provider, web};
 use crate::log::entry::Side;
 use crate::telemetry::metrics::Listener as Role;
@@ -73,6 +74,7 @@ pub(super) struct Listener {
     /// The end for those, too.
     pub(super) abort: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) workers: Arc<Workers>,
 }
 
 impl Caller {
@@ -107,7 +109,7 @@ impl Listener {
             let connection = this.clone();
             // Here and not in the task, so that their order is that of their coming.
             let stranger = this.strangers.enter();
-            this.tasks.spawn(async move {
+            this.workers.serve(&this.tasks, stream, move |stream| async move {
                 let open = connection.gateway.metrics.connections(connection.role);
                 open.increment(1.0);
                 if let Err(error) = connection.connection(stream, address, stranger).await {
@@ -121,10 +123,11 @@ impl Listener {
 
     async fn connection(
         self: &Arc<Self>,
-        stream: TcpStream,
+        stream: io::Result<TcpStream>,
         address: SocketAddr,
         stranger: Stranger,
     ) -> Result<(), BoxError> {
+        let stream = stream?;
         // From before the certificate is judged, so that no reload is missed.
         let mut reloaded = self.reloaded.clone();
         reloaded.mark_unchanged();

@@ -255,9 +255,13 @@ impl Exchange {
     /// streamed request has no digest yet.
     pub(super) async fn open(&mut self, request: Option<Totals>) -> Result<Option<HeaderValue>, Refusal> {
         let kind = if self.side == Side::Consumer { Kind::RequestSent } else { Kind::RequestReceived };
+        self.request = request.unwrap_or_default();
+        if !self.recorder.is_on() {
+            self.state = State::Open;
+            return Ok(None);
+        }
         let mut draft = self.draft(kind);
         if let Some(totals) = request {
-            self.request = totals;
             draft.set(Slot::RequestDigest, totals.digest);
             draft.set(Slot::Sizes, sizes(&totals, None));
         }
@@ -272,6 +276,11 @@ impl Exchange {
         let kind = if self.side == Side::Consumer { Kind::ResponseReceived } else { Kind::ResponseSent };
         self.metrics.request_bytes(ending.request.bytes);
         self.metrics.response_bytes(ending.response.map_or(0, |response| response.bytes));
+        if !self.recorder.is_on() {
+            self.count(&ending);
+            self.set_closed();
+            return Ok(None);
+        }
         let (more, draft) = self.ending(kind, ending);
         self.set_closed();
         self.append_with(more, draft, Vec::new(), self.answers_peer().then_some(&proofs::OF_CLOSING)).await

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
 //! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
-//! [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed.
+//! [`workers`] are the threads that all this runs on; [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed.
 //!
 //! Invariant (promise 1): a request or an answer leaves this node only after its entry is durable. There is one place for each:
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
@@ -39,6 +39,7 @@ mod untaken;
 mod upstream;
 mod view;
 mod web;
+mod workers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -36,6 +36,7 @@ use super::status::StatusSource;
 use super::strangers::Strangers;
 use super::upstream::Connections;
 use super::view::View;
+use super::workers::Workers;
 use crate::config::{self, Loaded, NodeConfig};
 use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
@@ -91,6 +92,9 @@ pub enum NodeError {
     /// Witnesses cannot be asked.
     #[error(transparent)]
     Cosigners(#[from] crate::oversight::witness::CosignersError),
+    /// The threads that carry exchanges do not start.
+    #[error("cannot start the threads that carry exchanges (limits.workers)")]
+    Workers(#[source] std::io::Error),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
@@ -120,6 +124,7 @@ pub struct Node {
     drain: CancellationToken,
     abort: CancellationToken,
     tasks: TaskTracker,
+    workers: Arc<Workers>,
     background: Vec<JoinHandle<()>>,
     drain_limit: Duration,
 }
@@ -199,6 +204,7 @@ impl Node {
         };
 
         let health = telemetry::Health::starting();
+        let workers = Arc::new(Workers::start(gateway.limits.workers).map_err(NodeError::Workers)?);
         let drain = CancellationToken::new();
         let abort = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -225,6 +231,7 @@ impl Node {
                 drain: drain.clone(),
                 abort: abort.clone(),
                 tasks: tasks.clone(),
+                workers: workers.clone(),
             };
             tasks.spawn(listener_task.serve(listener));
         }
@@ -268,7 +275,7 @@ impl Node {
         let parts = log.map(keep).transpose()?;
         health.set(telemetry::Health::NODE, Status::Ok);
         tracing::info!(member = %gateway.view().member, %systems, %nodes, %admin, "the node is up");
-        Ok(Self { gateway, parts, reload, systems, nodes, admin, health, drain, abort, tasks, background, drain_limit })
+        Ok(Self { gateway, parts, reload, systems, nodes, admin, health, drain, abort, tasks, workers, background, drain_limit })
     }
 
     /// Where the member's systems call.
@@ -326,6 +333,7 @@ impl Node {
         if tokio::time::timeout(APPEND_LIMIT, ended()).await.is_err() {
             tracing::error!("exchanges are left without a closing entry: the next start closes them as interrupted");
         }
+        drop(self.workers);
         node_log::keep(&self.gateway).await;
         if let Some(LogParts { log, follower, keeper, publishing }) = self.parts {
             // With the closing entries of all that was cut off.

@@ -1,12 +1,12 @@
 //! Connections to where calls go: another member's node, or a back-end system of our own. Each destination keeps up to
-//! `connections` HTTP/2 connections, opens another when those it has are busy, and sends a call on the least busy one.
+//! `connections` HTTP/2 connections, shared out among the worker threads, opens another when those it has are busy, and sends a call on the least busy one.
 //!
 //! A call is tried again only when hyper hands it back unsent, which is what gRPC calls transparent retry. A destination that
 //! refused a connection is not tried again for a moment: callers get the last error at once instead of queueing for it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, Uri};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::body::{BoxError, Outgoing};
+use super::workers;
 
 /// HTTP/2 flow-control window of a stream: what one slow reader can make us hold.
 pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
@@ -39,8 +40,10 @@ const BACK_OFF: Duration = Duration::from_millis(250);
 /// Bounds of one destination's connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UpstreamLimits {
-    /// Most connections at once.
+    /// Most connections at once, of all workers together; each may have one at least.
     pub(super) connections: usize,
+    /// Threads that carry exchanges.
+    pub(super) workers: usize,
     /// TCP and TLS together.
     pub(super) connect_timeout: Duration,
     /// Between HTTP/2 PINGs.
@@ -58,8 +61,15 @@ pub(super) struct Upstream {
     uri: Uri,
     tls: Option<Arc<rustls::ClientConfig>>,
     limits: UpstreamLimits,
-    connections: Mutex<Vec<Arc<Connection>>>,
     all: Connections,
+    /// Of each worker, and last of all other threads: an exchange goes on by a connection of its own thread.
+    pools: Box<[Pool]>,
+}
+
+/// The connections of one thread.
+#[derive(Debug, Default)]
+struct Pool {
+    connections: Mutex<Vec<Arc<Connection>>>,
     connecting: tokio::sync::Mutex<Option<(Instant, String)>>,
 }
 
@@ -119,7 +129,7 @@ impl Connections {
         all.push(Arc::downgrade(connection));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Link>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Link>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,16 +163,8 @@ impl Upstream {
     ) -> Result<Self, http::Error> {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(address.as_str()).path_and_query("/").build()?;
-        Ok(Self {
-            name,
-            address,
-            uri,
-            tls,
-            limits,
-            connections: Mutex::default(),
-            all,
-            connecting: tokio::sync::Mutex::default(),
-        })
+        let pools = (0..=limits.workers).map(|_| Pool::default()).collect();
+        Ok(Self { name, address, uri, tls, limits, all, pools })
     }
 
     /// Sends a call; its URI's scheme and authority become this destination's.
@@ -175,14 +177,15 @@ impl Upstream {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|e| UpstreamError::Unreachable(e.to_string()))?;
         *request.version_mut() = http::Version::HTTP_2;
 
+        let pool = self.pool();
         let mut retried = false;
         loop {
-            let connection = self.connection().await?;
+            let connection = self.connection(pool).await?;
             let in_flight = InFlight::on(&connection);
             match connection.sender.clone().try_send_request(request).await {
                 Ok(response) => return Ok((response, in_flight)),
                 Err(mut error) => {
-                    self.forget(&connection);
+                    pool.forget(&connection);
                     match error.take_message() {
                         Some(unsent) if !retried => {
                             retried = true;
@@ -203,45 +206,46 @@ impl Upstream {
 
     /// Open connections at this moment.
     pub(super) fn open_connections(&self) -> usize {
-        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.iter().filter(|connection| connection.is_open()).count()
+        self.pools.iter().map(|pool| pool.lock().iter().filter(|connection| connection.is_open()).count()).sum()
     }
 
-    /// Whether the last attempt to connect failed, and just now.
+    /// Whether an attempt to connect failed, and just now.
     pub(super) fn has_just_failed(&self) -> bool {
-        self.connecting.try_lock().is_ok_and(|last| last.as_ref().is_some_and(|(when, _)| when.elapsed() < BACK_OFF))
+        self.pools.iter().any(Pool::has_just_failed)
     }
 
-    async fn connection(&self) -> Result<Arc<Connection>, UpstreamError> {
-        let (least, count) = self.least_busy();
+    /// The one of the thread on which this runs.
+    fn pool(&self) -> &Pool {
+        let others = self.pools.len() - 1;
+        &self.pools[workers::current().unwrap_or(others).min(others)]
+    }
+
+    async fn connection(&self, pool: &Pool) -> Result<Arc<Connection>, UpstreamError> {
+        let (least, count) = pool.least_busy();
+        let most = self.limits.connections.div_ceil(self.limits.workers.max(1));
         match least {
-            Some(least) if least.in_flight.load(Ordering::Relaxed) < BUSY || count >= self.limits.connections => {
-                Ok(least)
-            }
+            Some(least) if least.in_flight.load(Ordering::Relaxed) < BUSY || count >= most => Ok(least),
             // Busy, and one more is allowed: whoever gets the lock opens it, the others use what there is meanwhile.
-            Some(least) => match self.connecting.try_lock() {
-                Ok(mut last) => Ok(Box::pin(self.connect(&mut last)).await.unwrap_or(least)),
+            Some(least) => match pool.connecting.try_lock() {
+                Ok(mut last) => Ok(Box::pin(self.connect(pool, &mut last)).await.unwrap_or(least)),
                 Err(_) => Ok(least),
             },
             None => {
-                let mut last = self.connecting.lock().await;
-                match self.least_busy().0 {
+                let mut last = pool.connecting.lock().await;
+                match pool.least_busy().0 {
                     Some(opened_meanwhile) => Ok(opened_meanwhile),
                     // Boxed, here and above: connecting is rare, and every call's future would have room for it.
-                    None => Box::pin(self.connect(&mut last)).await,
+                    None => Box::pin(self.connect(pool, &mut last)).await,
                 }
             }
         }
     }
 
-    fn least_busy(&self) -> (Option<Arc<Connection>>, usize) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|connection| connection.is_open());
-        let least = connections.iter().min_by_key(|c| c.in_flight.load(Ordering::Relaxed)).cloned();
-        (least, connections.len())
-    }
-
-    async fn connect(&self, last: &mut Option<(Instant, String)>) -> Result<Arc<Connection>, UpstreamError> {
+    async fn connect(
+        &self,
+        pool: &Pool,
+        last: &mut Option<(Instant, String)>,
+    ) -> Result<Arc<Connection>, UpstreamError> {
         if let Some((when, why)) = last
             && when.elapsed() < BACK_OFF
         {
@@ -256,7 +260,7 @@ impl Upstream {
                 *last = None;
                 let connection = Arc::new(connection);
                 self.all.add(&connection.link);
-                self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
+                pool.lock().push(connection.clone());
                 Ok(connection)
             }
             Err(why) => {
@@ -289,8 +293,8 @@ impl Upstream {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let cut = CancellationToken::new();
-        let until_cut = UntilCut(cut.clone());
-        let (sender, driver) = Builder::new(until_cut.clone())
+        let until_cut = UntilCut { cut: cut.clone(), started: Arc::default() };
+        let (sender, driver) = Builder::new(until_cut)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -300,21 +304,37 @@ impl Upstream {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(io))
             .await?;
-        let destination = self.name.clone();
-        until_cut.execute(async move {
-            if let Err(error) = driver.await {
+        let (destination, until) = (self.name.clone(), cut.clone());
+        tokio::spawn(async move {
+            if let Some(Err(error)) = until.run_until_cancelled(driver).await {
                 tracing::debug!(%destination, error = %root_cause(&error), "connection ended");
             }
         });
         let link = Arc::new(Link { destination: self.name.clone(), peer, cut });
         Ok(Connection { link, sender, in_flight: AtomicUsize::new(0) })
     }
+}
+
+impl Pool {
+    fn least_busy(&self) -> (Option<Arc<Connection>>, usize) {
+        let mut connections = self.lock();
+        connections.retain(|connection| connection.is_open());
+        let least = connections.iter().min_by_key(|c| c.in_flight.load(Ordering::Relaxed)).cloned();
+        (least, connections.len())
+    }
 
     fn forget(&self, gone: &Arc<Connection>) {
         if !gone.is_open() {
-            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            connections.retain(|c| !Arc::ptr_eq(c, gone));
+            self.lock().retain(|c| !Arc::ptr_eq(c, gone));
         }
+    }
+
+    fn has_just_failed(&self) -> bool {
+        self.connecting.try_lock().is_ok_and(|last| last.as_ref().is_some_and(|(when, _)| when.elapsed() < BACK_OFF))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -330,19 +350,25 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Runs a connection's tasks, hyper's own among them, until the connection is cut.
+/// Runs hyper's tasks. The first that hyper starts is the connection itself, which ends when it is cut; those that follow are of
+/// single calls and end with it.
 #[derive(Clone)]
-struct UntilCut(CancellationToken);
+struct UntilCut {
+    cut: CancellationToken,
+    started: Arc<AtomicBool>,
+}
 
 impl<F> Executor<F> for UntilCut
 where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        let cut = self.0.clone();
-        // Boxed at once: hyper's tasks are as large as a connection, and each further hand would copy all of it.
-        let task = Box::pin(task);
-        tokio::spawn(async move { cut.run_until_cancelled_owned(task).await.map(drop) });
+        if self.started.swap(true, Ordering::Relaxed) {
+            tokio::spawn(task);
+        } else {
+            let (cut, task) = (self.cut.clone(), Box::pin(task));
+            tokio::spawn(async move { cut.run_until_cancelled_owned(task).await.map(drop) });
+        }
     }
 }
 

@@ -72,6 +72,7 @@ impl View {
     ) -> Result<Self, NodeError> {
         let limits = UpstreamLimits {
             connections: config.limits.connections_per_peer.get(),
+            workers: config.limits.workers.get(),
             connect_timeout: config.limits.connect_timeout,
             keepalive_interval: config.limits.keepalive_interval,
             keepalive_timeout: config.limits.keepalive_timeout,
