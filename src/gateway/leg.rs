@@ -351,11 +351,19 @@ fn hop_of(next: &Next, provider: &SystemId) -> Hop {
     }
 }
 
-/// Of the encodings that can be looked into, those that the caller takes: an answer that is not changed goes on as it came.
+/// Of the encodings that can be looked into ([`ENCODINGS`]), those that the caller takes: an answer that is not changed goes on as it
+/// came.
 fn accepted(headers: &HeaderMap) -> HeaderValue {
     let said = headers.get_all(metadata::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let said: Vec<&str> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let taken = ENCODINGS.split(',').filter(|known| *known == "identity" || said.contains(known));
-    let taken = taken.collect::<Vec<_>>().join(",");
-    HeaderValue::from_str(&taken).unwrap_or(HeaderValue::from_static("identity"))
+    let (mut deflate, mut gzip) = (false, false);
+    for name in said.flat_map(|value| value.split(',')).map(str::trim) {
+        deflate |= name == "deflate";
+        gzip |= name == "gzip";
+    }
+    HeaderValue::from_static(match (deflate, gzip) {
+        (true, true) => ENCODINGS,
+        (true, false) => "identity,deflate",
+        (false, true) => "identity,gzip",
+        (false, false) => "identity",
+    })
 }

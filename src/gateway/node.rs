@@ -275,7 +275,21 @@ impl Node {
         let parts = log.map(keep).transpose()?;
         health.set(telemetry::Health::NODE, Status::Ok);
         tracing::info!(member = %gateway.view().member, %systems, %nodes, %admin, "the node is up");
-        Ok(Self { gateway, parts, reload, systems, nodes, admin, health, drain, abort, tasks, workers, background, drain_limit })
+        Ok(Self {
+            gateway,
+            parts,
+            reload,
+            systems,
+            nodes,
+            admin,
+            health,
+            drain,
+            abort,
+            tasks,
+            workers,
+            background,
+            drain_limit,
+        })
     }
 
     /// Where the member's systems call.

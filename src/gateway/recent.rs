@@ -42,14 +42,13 @@ impl RecentExchanges {
             self.older = std::mem::take(&mut self.current);
             self.since_ms = now_ms;
         }
-        if self.current.contains(&id) || self.older.contains(&id) {
+        if self.older.contains(&id) {
             return Err(RecentError::Seen);
         }
         if self.current.len() + self.older.len() >= MOST {
             return Err(RecentError::Full);
         }
-        self.current.insert(id);
-        Ok(())
+        if self.current.insert(id) { Ok(()) } else { Err(RecentError::Seen) }
     }
 }
 

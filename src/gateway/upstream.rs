@@ -363,10 +363,12 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, task: F) {
+        // Boxed at once: hyper's tasks are all as large as a connection, and each further hand would copy all of it.
+        let task = Box::pin(task);
         if self.started.swap(true, Ordering::Relaxed) {
             tokio::spawn(task);
         } else {
-            let (cut, task) = (self.cut.clone(), Box::pin(task));
+            let cut = self.cut.clone();
             tokio::spawn(async move { cut.run_until_cancelled_owned(task).await.map(drop) });
         }
     }

@@ -40,6 +40,11 @@ impl ExchangeKey {
         key
     }
 
+    /// In the place of one, for an exchange that is not recorded.
+    pub(crate) fn unused() -> Self {
+        Self([0; 32])
+    }
+
     /// The key kept in an entry's private half; none where it has not 32 bytes.
     pub fn from_private(private: &PrivateFields) -> Option<Self> {
         Some(Self(private.key.as_ref().try_into().ok()?))

@@ -93,7 +93,7 @@ impl FromStr for MemberId {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if segments(text)?.len() == 3 {
+        if segments(text)? == 3 {
             Ok(Self(text.into()))
         } else {
             Err(IdentityError::Shape(text.into(), "a member: INSTANCE/CLASS/CODE, as KG/GOV/70000005"))
@@ -122,7 +122,7 @@ impl FromStr for SystemId {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if segments(text)?.len() != 4 {
+        if segments(text)? != 4 {
             return Err(IdentityError::Shape(
                 text.into(),
                 "a system: INSTANCE/CLASS/CODE/SYSTEM, as KG/GOV/70000005/civil-registry",
@@ -186,17 +186,19 @@ impl fmt::Display for Identity {
     }
 }
 
-fn segments(text: &str) -> Result<Vec<&str>, IdentityError> {
-    let parts: Vec<&str> = text.split('/').collect();
-    for part in &parts {
+/// How many segments there are, all of them good.
+fn segments(text: &str) -> Result<usize, IdentityError> {
+    let mut count = 0;
+    for part in text.split('/') {
         let good = (1..=64).contains(&part.len())
-            && part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+            && part.as_bytes()[0].is_ascii_alphanumeric()
+            && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'.');
         if !good {
-            return Err(IdentityError::Segment { text: text.into(), segment: (*part).into() });
+            return Err(IdentityError::Segment { text: text.into(), segment: part.into() });
         }
+        count += 1;
     }
-    Ok(parts)
+    Ok(count)
 }
 
 macro_rules! as_text {
