@@ -126,7 +126,7 @@ impl Judge {
         let result = plan.apply(&message, &mut self.found);
         self.named |= !self.found.subjects.is_empty();
         if let Some(claimed) = &self.claimed
-            && self.found.subjects.iter().any(|subject| subject == claimed.as_bytes())
+            && self.found.subjects.iter().any(|subject| **subject == *claimed.as_bytes())
         {
             self.claimed = None;
         }
@@ -136,10 +136,7 @@ impl Judge {
             self.found.by_hash.clear();
         }
         let passed = result.map_err(|violation| Refusal::violation(&violation, self.direction))?;
-        if passed.len() == message.len() {
-            // Nothing is ever added: of the same length, it is the same.
-            return Ok(None);
-        }
+        let Some(passed) = passed else { return Ok(None) };
         let mut out = BytesMut::with_capacity(PREFIX + passed.len());
         out.put_u8(0);
         out.put_u32(u32::try_from(passed.len()).unwrap_or(u32::MAX));

@@ -120,7 +120,7 @@ fn a_long_stream_is_told_as_it_runs_and_its_memory_is_bounded() {
     let path: Arc<str> = "people.passport".into();
     let mut entries = 0;
     for n in 0..5_000 {
-        let mut found = Found { subjects: vec![number(n).into()], ..Found::default() };
+        let mut found = Found { subjects: vec![number(n).as_slice().into()], ..Found::default() };
         found.committed.push((path.clone(), number(n).into()));
         further.take(Direction::Response, &mut found);
         assert_eq!((found.subjects.len(), found.committed.len()), (0, 0));

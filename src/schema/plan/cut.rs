@@ -23,6 +23,9 @@ struct Edit {
     length: Option<u32>,
 }
 
+/// Who drops one field, mostly drops several.
+const FEW: usize = 16;
+
 const NONE: usize = usize::MAX;
 
 /// A message within the message, while it is walked.
@@ -71,6 +74,9 @@ impl Cuts {
     pub(super) fn cut(&mut self, frame: &Frame<'_>, start: usize, end: usize) {
         frame.open(self);
         let (start, end) = (start as u32, end as u32);
+        if self.edits.capacity() == 0 {
+            self.edits.reserve(FEW);
+        }
         // What was cut inside goes with it.
         while let Some(inner) = self.edits.pop_if(|edit| edit.start >= start) {
             self.removed -= inner.end - inner.start - inner.length.map_or(0, varint_len);
@@ -98,11 +104,13 @@ impl Cuts {
         }
     }
 
-    /// What remains of the message.
-    pub(super) fn apply(&self, message: &Bytes) -> Bytes {
-        if self.edits.is_empty() {
-            return message.clone();
-        }
+    /// What remains of the message; none where that is all of it.
+    #[inline]
+    pub(super) fn apply(&self, message: &[u8]) -> Option<Bytes> {
+        if self.edits.is_empty() { None } else { Some(self.apply_edits(message)) }
+    }
+
+    fn apply_edits(&self, message: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(message.len() - self.removed as usize);
         let mut copied = 0;
         for edit in &self.edits {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::plain::Plain;
 use super::table::{DENSE, End, Field, Form, NO_BIT, Node, ONCE, Slot, WITHHELD};
 use crate::policy::UnknownFields;
 
@@ -120,6 +121,7 @@ impl Draft {
             }
         }
         Node {
+            plain: Plain::table(&dense),
             dense: dense.into(),
             sparse: sparse.into(),
             prefix: self.prefix,

@@ -1,8 +1,8 @@
 //! Compiled plans: what is done to the messages of one type. A [`Plan`] walks a message's wire format once, without building
 //! it: is it well formed for its type, whose data is it, which fields have a commitment of their own, and what of it may go on.
 //!
-//! In: a message descriptor and [`PlanOptions`] (once), a message's bytes (for each). Out: the bytes that may go on, which
-//! are the same [`Bytes`] where nothing is dropped, and what was [`Found`]; or the [`Violation`]. Pure.
+//! In: a message descriptor and [`PlanOptions`] (once), a message's bytes (for each). Out: the bytes that may go on, or that all
+//! of them may, and what was [`Found`]; or the [`Violation`]. Pure.
 //!
 //! What is accepted is what protobuf's parsers accept (<https://protobuf.dev/programming-guides/encoding/>), except that
 //! - groups are refused, of known and of unknown fields;
@@ -22,8 +22,10 @@ mod error;
 mod found;
 mod mask;
 mod note;
+mod plain;
 pub mod rules;
 mod seen;
+mod subject;
 mod table;
 mod utf8;
 mod walk;
@@ -37,6 +39,7 @@ use prost_reflect::MessageDescriptor;
 
 pub use error::{PlanError, Violation};
 pub use found::{Found, MAX_COMMITTED_BYTES, MAX_FOUND, MAX_WITHHELD_PATHS};
+pub use subject::Subject;
 
 use crate::policy::UnknownFields;
 use table::{Field, Node, Numbers};
@@ -99,9 +102,9 @@ impl Plan {
         &self.message
     }
 
-    /// Walks one message once. What may go on of it is returned; what is of note is added to `found`, also where the message
-    /// then turns out not to go on.
-    pub fn apply(&self, message: &Bytes, found: &mut Found) -> Result<Bytes, Violation> {
+    /// Walks one message once. What may go on of it is returned, or none where that is all of it: the message itself. What is
+    /// of note is added to `found`, also where the message then turns out not to go on.
+    pub fn apply(&self, message: &Bytes, found: &mut Found) -> Result<Option<Bytes>, Violation> {
         walk::apply(self, message, found)
     }
 }

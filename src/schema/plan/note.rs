@@ -1,13 +1,12 @@
 //! What is done with the values that are of note: rules are put to them, subjects and committed values are taken, and what does
 //! not go on is cut and named.
 
-use bytes::Bytes;
-
 use super::cut::Frame;
 use super::rules;
 use super::seen::Seen;
-use super::table::{COUNTED, End, Field, LENGTH, NO_BIT, NOTED, Node, Part, Scalar, Slot};
-use super::walk::{Fault, NAMED, Walk, Walked};
+use super::table::{COUNTED, End, Field, Form, LENGTH, NO_BIT, NOTED, Node, Part, Scalar, Slot};
+use super::utf8;
+use super::walk::{Fault, Walk, Walked};
 use super::wire::{self, What};
 use super::{MAX_SUBJECT_BYTES, MAX_WITHHELD_PATHS};
 
@@ -69,9 +68,10 @@ impl Walk<'_, '_> {
             let mut decimal = [0; DECIMAL];
             match number.decimal(&mut decimal) {
                 Some(b"0") => {}
-                Some(digits) => self.found.subject(Bytes::copy_from_slice(digits)),
+                Some(digits) => self.found.subject(digits),
                 None if value.is_empty() => {}
-                None if std::str::from_utf8(value).is_ok() => self.found.subject(self.message.slice_ref(value)),
+                // A text has been found to be one.
+                None if slot.form == Form::Text || utf8::is_utf8(value) => self.found.subject(value),
                 None => return Err(malformed(SUBJECT_NOT_TEXT)),
             }
         }
@@ -124,15 +124,8 @@ impl Walk<'_, '_> {
     pub(super) fn withhold(&mut self, slot: Slot, frame: &Frame<'_>, start: usize, end: usize) {
         self.cuts.cut(frame, start, end);
         self.found.withheld += 1;
-        let named = &mut self.named[slot.field as usize % NAMED];
-        if *named != slot.field {
-            *named = slot.field;
-            if let Some(field) = self.plan.fields.get(slot.field as usize)
-                && self.found.names_withheld()
-                && !self.found.withheld_paths.contains(&field.path)
-            {
-                self.found.withheld_paths.insert(field.path.clone());
-            }
+        if let Some(field) = self.plan.fields.get(slot.field as usize) {
+            self.found.name(slot.field, &field.path);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prost_reflect::Kind;
 
+use super::plain::Plain;
 use super::rules::Rules;
 use crate::policy::UnknownFields;
 
@@ -132,6 +133,8 @@ pub(super) enum End {
 pub(super) struct Node {
     /// Slots of the fields with small numbers, by number.
     pub(super) dense: Box<[Slot]>,
+    /// What is skipped, by tag.
+    pub(super) plain: Box<[Plain]>,
     /// The others, sorted by number.
     pub(super) sparse: Box<[(u32, Slot)]>,
     /// What stands before a field's name in its path: empty, or ending in a dot.

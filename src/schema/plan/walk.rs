@@ -15,21 +15,13 @@ use crate::policy::UnknownFields;
 const TOO_LONG: What = "a message of more than 2 GiB";
 const TOO_DEEP: What = "messages nested more than 100 deep";
 const WRONG_WIRE_TYPE: What = "its wire type is not that of the field";
-const NOT_UTF8: What = "it is not UTF-8";
+pub(super) const NOT_UTF8: What = "it is not UTF-8";
 const TWICE: What = "it comes more than once, or with another field of its oneof, and only one of them can count";
 
 /// Walks `message` by `plan`.
-pub(super) fn apply<'p>(plan: &'p Plan, message: &'p Bytes, found: &mut Found) -> Result<Bytes, Violation> {
-    let mut walk = Walk {
-        plan,
-        message,
-        found,
-        cuts: Cuts::default(),
-        named: [u32::MAX; NAMED],
-        unknown_named: (0, 0),
-        entry_is_unknown: false,
-    };
-    let Some(root) = plan.nodes.first() else { return Ok(message.clone()) };
+pub(super) fn apply<'p>(plan: &'p Plan, message: &'p Bytes, found: &mut Found) -> Result<Option<Bytes>, Violation> {
+    let mut walk = Walk { plan, message, found, cuts: Cuts::default(), unknown_named: (0, 0), entry_is_unknown: false };
+    let Some(root) = plan.nodes.first() else { return Ok(None) };
     let frame = Frame::root();
     let walked = if i32::try_from(message.len()).is_ok() {
         walk.message(root, message, 0, MAX_DEPTH, &frame)
@@ -101,9 +93,6 @@ impl Fault {
 
 pub(super) type Walked<T> = Result<T, Box<Fault>>;
 
-/// How many withheld fields are remembered as named.
-pub(super) const NAMED: usize = 16;
-
 /// The state of one walk.
 pub(super) struct Walk<'p, 'f> {
     pub(super) plan: &'p Plan,
@@ -111,8 +100,6 @@ pub(super) struct Walk<'p, 'f> {
     pub(super) message: &'p Bytes,
     pub(super) found: &'f mut Found,
     pub(super) cuts: Cuts,
-    /// Withheld fields that were named already, by the last bits of their index.
-    pub(super) named: [u32; NAMED],
     /// The unknown field that was named last, and how many were.
     pub(super) unknown_named: (u32, u32),
     /// A map entry has come whose value is a number that its closed enum does not have.
@@ -130,7 +117,14 @@ impl<'p> Walk<'p, '_> {
             self.strip(node, frame, 2, begin, buf.len());
             return Ok(());
         }
+        let skips = !node.plain.is_empty();
         while pos < buf.len() {
+            if skips {
+                pos = self.skip(node, buf, begin, pos, frame)?;
+                if pos >= buf.len() {
+                    break;
+                }
+            }
             let start = pos;
             let (number, wire) = wire::tag(buf, &mut pos).map_err(Fault::malformed)?;
             let slot = node.slot(number);

@@ -1,5 +1,7 @@
 //! Which bytes are messages.
 
+use std::collections::HashSet;
+
 use super::*;
 
 const ALL: &str = "
@@ -218,5 +220,79 @@ fn subjects_are_text_or_decimal_once_each_and_bounded() {
     let many: Vec<u8> = (1..=5_000_u64).flat_map(|pin| [varint(3, pin), varint(3, pin)].concat()).collect();
     let (_, found) = apply(&plan, &many).unwrap();
     assert_eq!((found.subjects.len(), found.beyond), (MAX_FOUND, 2 * (5_000 - MAX_FOUND as u64)));
-    assert_eq!(found.subjects.iter().collect::<BTreeSet<_>>().len(), MAX_FOUND);
+    assert_eq!(found.subjects.iter().collect::<HashSet<_>>().len(), MAX_FOUND);
+}
+
+/// Longer ones than fit in place are the same to whoever asks.
+#[test]
+fn subjects_are_equal_as_their_bytes_are() {
+    let message = message("proto3", "message M { repeated string a = 1 [(kopuro.options.v1.subject) = true]; }");
+    let plan = compile(&message, &everything());
+    let long: Vec<String> = (1..=256).step_by(3).map(|length| "1".repeat(length)).collect();
+    let twice: Vec<u8> = long.iter().chain(&long).flat_map(|value| field(1, value.as_bytes())).collect();
+    let (_, found) = apply(&plan, &twice).unwrap();
+    assert_eq!(subjects(&found), long);
+    let hashed: HashSet<_> = found.subjects.iter().collect();
+    assert!(long.iter().all(|value| hashed.contains(&Subject::from(value.as_bytes()))));
+    assert!(!format!("{found:?}").contains("1111"), "what it prints is in no log");
+}
+
+/// Texts are checked many at once: the one that is wrong is named all the same, and nothing wrong hides in its neighbours.
+#[test]
+fn texts_in_runs() {
+    let plan = compile(
+        &message(
+            "proto3",
+            "message M { string a = 1; int32 b = 2; repeated string c = 3; bytes d = 4; fixed64 e = 5; float f = 6; string g = 20; }",
+        ),
+        &everything(),
+    );
+    let letters = ["", "a", "Ж", "€", "𝄞", "Көпүрө", "Ысык-Көл облусу, Каракол шаары, 145-А", "日本語のテキスト"];
+    let wrong: [&[u8]; 9] = [
+        b"\x80",
+        b"\xc3",
+        b"\xe2\x82",
+        b"\xf0\x9d\x84",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xff",
+    ];
+    let between: [&[u8]; 8] = [
+        b"",
+        &varint(2, 7),
+        &varint(2, 300),
+        &varint(2, u64::MAX),
+        &field(4, b"\x9f"),
+        &[0x29, 1, 2, 3, 4, 5, 6, 7, 0x96],
+        &[0x35, 0x96, 2, 3, 0x96],
+        &field(20, "Ж".repeat(80).as_bytes()),
+    ];
+    for (first, second) in letters.iter().flat_map(|first| letters.map(|second| (first, second))) {
+        for between in between {
+            let around = |middle: &[u8], number| {
+                [
+                    &field(1, first.as_bytes())[..],
+                    between,
+                    &field(number, middle),
+                    between,
+                    &field(3, second.as_bytes()),
+                ]
+                .concat()
+            };
+            assert!(apply(&plan, &around("Ош".as_bytes(), 3)).is_ok());
+            for wrong in wrong {
+                // Alone, after what is right, and so that its neighbours would complete it.
+                let middles = [wrong.to_vec(), [second.as_bytes(), wrong].concat(), [wrong, b"\x80\x80\x80"].concat()];
+                for (middle, (number, name)) in
+                    middles.iter().flat_map(|middle| [(middle, (3, "c")), (middle, (20, "g"))])
+                {
+                    if std::str::from_utf8(middle).is_err() {
+                        assert_eq!(malformed(&plan, &around(middle, number)).0, name, "{middle:x?} after {between:x?}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -22,13 +22,12 @@ const ONE: &str = r#"{
     "total": 5}"#;
 
 #[test]
-fn what_goes_on_whole_is_the_same_bytes() {
+fn what_goes_on_whole_is_not_copied() {
     let message = message("proto3", PEOPLE);
     let plan = compile(&message, &everything());
     let bytes = Bytes::from(json(&message, ONE));
     let mut found = Found::default();
-    let out = plan.apply(&bytes, &mut found).unwrap();
-    assert_eq!((out.as_ptr(), out.len()), (bytes.as_ptr(), bytes.len()));
+    assert_eq!(plan.apply(&bytes, &mut found), Ok(None));
     assert_eq!(subjects(&found), ["1", "2", "3", "4"]);
     assert_eq!(found.committed, [("person.income".into(), Bytes::from_static(&[13]))]);
     assert_eq!((found.withheld, found.beyond), (0, 0));

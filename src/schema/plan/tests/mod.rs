@@ -57,8 +57,11 @@ pub(super) fn compile(message: &MessageDescriptor, options: &PlanOptions) -> Pla
 /// What a plan makes of bytes.
 pub(super) fn apply(plan: &Plan, bytes: &[u8]) -> Result<(Bytes, Found), Violation> {
     let mut found = Found::default();
-    let out = plan.apply(&Bytes::copy_from_slice(bytes), &mut found)?;
-    Ok((out, found))
+    let bytes = Bytes::copy_from_slice(bytes);
+    let out = plan.apply(&bytes, &mut found)?;
+    // None where nothing is dropped, and only there.
+    assert!(out.as_ref().is_none_or(|out| out.len() < bytes.len() && found.withheld > 0));
+    Ok((out.unwrap_or(bytes), found))
 }
 
 /// Where it is malformed.
