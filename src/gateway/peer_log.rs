@@ -271,6 +271,31 @@ impl PeerLog {
         Ok(file)
     }
 
+    /// The largest checkpoint that came, proven or not.
+    pub(super) fn latest(&self) -> Option<Arc<Checkpoint>> {
+        let state = self.state();
+        let known = state.by_size.values().chain(&state.proven);
+        known.max_by_key(|checkpoint| checkpoint.size).cloned()
+    }
+
+    /// The log's name.
+    pub(super) fn origin(&self) -> &str {
+        self.key.name()
+    }
+
+    /// The evidence of a contradiction, where there is any. Blocks shortly.
+    pub(super) fn evidence(&self) -> Vec<String> {
+        let kept = std::fs::read_to_string(self.file.with_extension("evidence")).unwrap_or_default();
+        let notes = kept.split("\n\n").collect::<Vec<_>>();
+        match notes[..] {
+            // Two notes, one after the other with an empty line between: each has one empty line of its own.
+            [first, signed, second, other] => {
+                vec![format!("{first}\n\n{signed}\n"), format!("{second}\n\n{other}")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// How many checkpoints wait for a proof.
     pub(super) fn pending(&self) -> usize {
         self.state().pending.len()
