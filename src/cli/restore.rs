@@ -112,7 +112,11 @@ impl Args {
     }
 
     fn restore(self, runtime: &tokio::runtime::Handle) -> anyhow::Result<ExitCode> {
-        let (Some(backup), Some(identity)) = (&self.backup, &self.identity) else { return self.amend() };
+        let Some(backup) = &self.backup else { return self.amend() };
+        let identity = self.identity.as_ref().context("the key that the backup is encrypted to: --identity FILE")?;
+        if self.shred.is_none() && !self.without_private_values {
+            bail!("the shred keys: --shred FILE; or --without-private-values, which gives all private values up");
+        }
         let Target { data, log, sealing_key } = self.target()?;
         let identities = identities(identity)?;
         let named = || backup.display().to_string();

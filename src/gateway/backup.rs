@@ -66,7 +66,7 @@ pub(super) async fn serve(log: Log, data: PathBuf, metrics: Arc<NodeMetrics>, st
         let (log, metrics) = (log.clone(), metrics.clone());
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
         let answering = std::thread::Builder::new().name("backup".into()).spawn(move || {
-            match answer(&log, stream) {
+            match answer(&log, &stream) {
                 Ok(part) => {
                     tracing::info!(?part, entries = log.checkpoint().size, "a backup was handed out");
                     if part == Part::Log {
@@ -87,23 +87,24 @@ pub(super) async fn serve(log: Log, data: PathBuf, metrics: Arc<NodeMetrics>, st
     let _ = std::fs::remove_file(&path);
 }
 
-fn answer(log: &Log, stream: UnixStream) -> Result<Part, BackupError> {
+fn answer(log: &Log, stream: &UnixStream) -> Result<Part, BackupError> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(ASK_PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut asked = String::new();
-    BufReader::new(&stream).take(64).read_line(&mut asked)?;
+    BufReader::new(stream).take(64).read_line(&mut asked)?;
     let part = match asked.trim_end().strip_prefix(ASK) {
         Some(" log") => Part::Log,
         Some(" shred") => Part::Shred,
         _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("asked for {asked:?}")).into()),
     };
-    let written = log.backup(part, BufWriter::with_capacity(PIECE, Pieces(&stream)), unix_ms());
+    let written = log.backup(part, BufWriter::with_capacity(PIECE, Pieces(stream)), unix_ms());
+    let mut stream = stream;
     match written {
-        Ok(()) => (&stream).write_all(&0_u32.to_be_bytes())?,
+        Ok(()) => stream.write_all(&0_u32.to_be_bytes())?,
         Err(error) => {
-            (&stream).write_all(&ERROR.to_be_bytes())?;
-            (&stream).write_all(error.to_string().as_bytes())?;
+            stream.write_all(&ERROR.to_be_bytes())?;
+            stream.write_all(error.to_string().as_bytes())?;
             return Err(error);
         }
     }

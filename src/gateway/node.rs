@@ -184,7 +184,7 @@ impl Node {
         // What peers had shown when the node stopped, whether or not there was time to keep it.
         for peer in view.all_peers() {
             if let Some((_, note)) = shown.get(peer.log.origin()) {
-                let _ = peer.log.take(note);
+                peer.log.came_before(note);
             }
         }
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
@@ -417,12 +417,13 @@ pub(super) async fn close_interrupted(log: &Log, open: Vec<OpenExchange>) {
 /// The largest checkpoint of each log, with its size, by the log's name.
 type Shown = HashMap<String, (u64, String)>;
 
-/// From the log's last minutes, the ids that a node could be asked to act on a second time, and what peers' logs had shown.
+/// From the log's last minute and more, the ids that a node could be asked to act on a second time, and what peers' logs had shown.
 fn recent_exchanges(log: &Log) -> Result<(RecentExchanges, Shown), NodeError> {
     const STEP: u64 = 1_000;
     let now = exchange::unix_ms();
     let mut recent = RecentExchanges::default();
     let mut shown = Shown::new();
+    let mut last = None;
     let mut end = log.checkpoint().size;
     // Whatever was pruned is older than the window, or so is what had to be published before it.
     while end > log.first() {
@@ -448,7 +449,9 @@ fn recent_exchanges(log: &Log) -> Result<(RecentExchanges, Shown), NodeError> {
                 }
             }
         }
-        if newest < now - 2 * recent::WINDOW_MS {
+        // By the log's last entry, not by the clock: the node may have been down for long, and what it had not kept by then is here.
+        let last = *last.get_or_insert(newest);
+        if newest < last.min(now) - 2 * recent::WINDOW_MS {
             break;
         }
         end = start;

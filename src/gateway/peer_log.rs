@@ -92,6 +92,8 @@ pub(super) struct PeerLog {
 #[derive(Debug, Default)]
 struct State {
     proven: Option<Arc<Checkpoint>>,
+    /// The largest that is in this node's own log since before it started.
+    before: Option<Arc<Checkpoint>>,
     by_note: HashMap<Box<str>, Arc<Checkpoint>>,
     by_size: HashMap<u64, Arc<Checkpoint>>,
     order: VecDeque<Arc<Checkpoint>>,
@@ -274,8 +276,15 @@ impl PeerLog {
     /// The largest checkpoint that came, proven or not.
     pub(super) fn latest(&self) -> Option<Arc<Checkpoint>> {
         let state = self.state();
-        let known = state.by_size.values().chain(&state.proven);
+        let known = state.by_size.values().chain(&state.proven).chain(&state.before);
         known.max_by_key(|checkpoint| checkpoint.size).cloned()
+    }
+
+    /// Takes note of a checkpoint that came before this process began: for [`Self::latest`] alone, nothing is to be proven.
+    pub(super) fn came_before(&self, note: &str) {
+        if let Ok(checkpoint) = Checkpoint::verify(note, &self.key) {
+            self.state().before = Some(Arc::new(checkpoint));
+        }
     }
 
     /// The log's name.
@@ -424,6 +433,7 @@ mod tests {
         // After a restart the last one proven still counts.
         let (_logs, _found, log) = peer(folder.path(), &signer);
         log.take(&note(&signer, &all, 12)).unwrap();
+        assert_eq!(log.latest().unwrap().size, 40);
         let asked = log.question().unwrap();
         assert_eq!(asked.iter().map(|checkpoint| checkpoint.size).collect::<Vec<_>>(), [12, 40]);
     }
@@ -445,6 +455,7 @@ mod tests {
         let file = PeerLog::keep_evidence(&logs, &contradiction).unwrap();
         let kept = std::fs::read_to_string(file).unwrap();
         assert!(kept.contains(&note(&signer, &one, 9)) && kept.contains(&note(&signer, &other, 9)));
+        assert_eq!(log.evidence(), [note(&signer, &one, 9), note(&signer, &other, 9)]);
         let (_logs, _found, log) = peer(folder.path(), &signer);
         assert_eq!(log.take(&note(&signer, &one, 9)).unwrap_err(), Distrust::Contradicts, "after a restart too");
     }

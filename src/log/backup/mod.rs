@@ -8,7 +8,7 @@
 //!   manifest.json   what it is, of which log, when                          manifest.json
 //!   checkpoint      signed; everything below is of its size                 checkpoint            of its size or a smaller one's log
 //!   base            where a pruned log begins, else not there               shred/<n>.keys        the file, without keys beyond the size
-//!   files/…         peers' checkpoints, published, directory                shred/<n>.erased      empty: all of it is destroyed
+//!   files/…         peers' checkpoints and evidence, published              shred/<n>.erased      empty: all of it is destroyed
 //!   for each 256 entries:
 //!     commits/<N>           sizes and signed checkpoints of the commits that end there
 //!     tile/entries/<N>      C2SP bundle; of a pruned log the first may be tail/<first entry>
@@ -48,10 +48,11 @@ const TAIL: &str = "tail/";
 const FILES: &str = "files/";
 const SHRED: &str = "shred/";
 
-/// Files of the data folder that go with the log, beside the peers' checkpoints: as they are, each at most this large.
-const ALONG: [&str; 2] = ["published", "directory.note"];
+/// Files of the data folder that go with the log, beside the peers' checkpoints: as they are, each at most [`MOST_FILE`].
+/// Not `directory.note`: a node believes the one that it finds, and who wrote a backup is not known by who may read it.
+const ALONG: [&str; 1] = ["published"];
 const PEERS: &str = "peers";
-const MOST_FILE: u64 = 64 << 20;
+const MOST_FILE: u64 = 1 << 20;
 
 /// Which part of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -262,15 +262,15 @@ impl LogReader<'_> {
             self.commits(number, &content).ok_or_else(|| wrong("no commits of that bundle".into()))
         } else if let Some(number) = name.strip_prefix(HALVES) {
             let number: u64 = number.parse().map_err(|_| out_of_place())?;
-            self.halves(number, content.into())
+            self.halves(number, &content.into())
         } else if let Some(first) = name.strip_prefix(TAIL) {
             let first: u64 = first.parse().map_err(|_| out_of_place())?;
             let until = (first / TILE_LEAVES + 1) * TILE_LEAVES;
-            self.entries(name, first, until.min(self.kept.checkpoint.size), content.into())
+            self.entries(name, first, until.min(self.kept.checkpoint.size), &content.into())
         } else {
             let tile = Tile::parse(name).filter(|tile| tile.kind == Kind::Entries).ok_or_else(out_of_place)?;
             let first = tile.number.checked_mul(TILE_LEAVES).ok_or_else(out_of_place)?;
-            self.entries(name, first, first.saturating_add(tile.width.into()), content.into())
+            self.entries(name, first, first.saturating_add(tile.width.into()), &content.into())
         }
     }
 
@@ -311,12 +311,12 @@ impl LogReader<'_> {
         Some(())
     }
 
-    fn entries(&mut self, name: &str, first: u64, until: u64, bundle: Bytes) -> Result<(), BackupError> {
+    fn entries(&mut self, name: &str, first: u64, until: u64, bundle: &Bytes) -> Result<(), BackupError> {
         if first != self.edge.size() || until <= first || until > self.kept.checkpoint.size {
             let what = format!("out of place: entry {} is next", self.edge.size());
             return Err(BackupError::member(name, what));
         }
-        let entries = tile::entries(&bundle, (until - first) as u16);
+        let entries = tile::entries(bundle, (until - first) as u16);
         let mut entries = &*entries.map_err(|error| BackupError::member(name, error.to_string()))?;
         while !entries.is_empty() {
             let at = self.edge.size();
@@ -354,7 +354,7 @@ impl LogReader<'_> {
         Ok(())
     }
 
-    fn halves(&mut self, number: u64, halves: Bytes) -> Result<(), BackupError> {
+    fn halves(&mut self, number: u64, halves: &Bytes) -> Result<(), BackupError> {
         let name = || format!("{HALVES}{number}");
         let size = self.kept.checkpoint.size;
         let first = number.saturating_mul(TILE_LEAVES);
@@ -362,7 +362,7 @@ impl LogReader<'_> {
         if number < self.next_halves || first >= size || until > self.edge.size().max(self.kept.manifest.first) {
             return Err(BackupError::member(name(), "out of place"));
         }
-        let halves = tile::entries(&halves, (until - first) as u16);
+        let halves = tile::entries(halves, (until - first) as u16);
         let halves = halves.map_err(|error| BackupError::member(name(), error.to_string()))?;
         self.kept.halves += halves.iter().filter(|half| !half.is_empty()).count() as u64;
         self.next_halves = number + 1;

@@ -1,7 +1,7 @@
 //! Putting a data folder together from a backup: beside its place, checked, made durable, and moved there in one step.
 //!
 //! ```text
-//!   .<name>.restoring-…   1 log's part       sled: entries under their own commits, halves; peers, published, directory
+//!   .<name>.restoring-…   1 log's part       sled: entries under their own commits, halves; peers, published
 //!                         2 published tail   entries that others have and the backup has not, one commit    (where asked for)
 //!                         3 shred keys       and destroyed again what the log says was erased
 //!                         4 check            every key has its half; with the sealing key: it opens, and the entry commits to it
@@ -166,7 +166,12 @@ impl Restoring {
             if first >= size {
                 return Ok(());
             }
-            let KeyFile::Keys(mut slots) = file else { return Ok(store.shred_keys().restore(number, &file)?) };
+            let mut slots = match file {
+                KeyFile::Keys(slots) => slots,
+                // The log will go on in this one.
+                KeyFile::Erased if size < first + FILE_KEYS => Zeroizing::new(ERASED.repeat(FILE_KEYS as usize)),
+                file => return Ok(store.shred_keys().restore(number, &file)?),
+            };
             for (index, slot) in (first..).zip(slots.as_chunks_mut::<KEY>().0) {
                 if index >= size {
                     *slot = NO_KEY;

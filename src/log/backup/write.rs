@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -21,6 +22,9 @@ use crate::log::shred::{FILE_KEYS, KEY, KeyFile};
 use crate::log::store::{Base, Store};
 use crate::log::tile::{FULL, Kind, Tile, push_entry};
 use crate::log::tree::TILE_LEAVES;
+
+/// The longest that the copying of a log rests between two bundles.
+const LONGEST_REST: Duration = Duration::from_millis(200);
 
 /// No backup is being made.
 pub(in crate::log) const NOT_PINNED: u64 = u64::MAX;
@@ -101,6 +105,14 @@ impl Reading<'_> {
         }
     }
 
+    /// How many entries there are by now.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Open(shared) => shared.size(),
+            Self::Closed(_) => 0,
+        }
+    }
+
     /// A file of shred keys, between two erasures.
     fn key_file(&self, number: u64) -> Result<KeyFile, LogError> {
         let _turn = match self {
@@ -148,7 +160,14 @@ impl Snapshot<'_> {
                     tar.put(&format!("{FILES}{name}"), content)?;
                 }
                 let from = manifest.first.min(manifest.private_from) / TILE_LEAVES;
-                (from..size.div_ceil(TILE_LEAVES)).try_for_each(|number| self.bundle(&mut tar, &manifest, number))?;
+                for number in from..size.div_ceil(TILE_LEAVES) {
+                    let (started, size_then) = (Instant::now(), self.reading.size());
+                    self.bundle(&mut tar, &manifest, number)?;
+                    // A log that is being written has the other half of the time.
+                    if self.reading.size() > size_then {
+                        std::thread::sleep(started.elapsed().min(LONGEST_REST));
+                    }
+                }
             }
             Part::Shred => {
                 (0..size.div_ceil(FILE_KEYS)).try_for_each(|number| self.keys(&mut tar, number))?;
@@ -226,7 +245,7 @@ fn read(store: &dyn Store, from: u64, until: u64) -> Result<(Vec<Bytes>, Vec<u8>
     Err(LogError::Damaged { index: next, what: "missing".into() })
 }
 
-/// What goes along: peers' checkpoints and evidence, the last published checkpoint, the last good directory.
+/// What goes along: peers' checkpoints and evidence, the last published checkpoint.
 fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, LogError> {
     let mut files = Vec::new();
     let mut take = |name: String| {
