@@ -2,6 +2,8 @@
 
 mod audit;
 mod audit_through_node;
+mod backup;
+mod backup_restored;
 mod catalogue;
 mod config;
 mod cosigners;

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod backup;
 mod call;
 mod catalogue;
 mod connect;
@@ -15,6 +16,7 @@ mod monitor;
 mod node;
 mod pki;
 mod portal;
+mod restore;
 mod schema;
 mod status;
 mod trusted;
@@ -44,6 +46,10 @@ enum Command {
     Catalogue(Box<catalogue::Args>),
     /// Ask for a grant, review such a request, list what is granted
     Grant(grant::Args),
+    /// Make an encrypted backup of a node's log, or verify one
+    Backup(Box<backup::Args>),
+    /// Put a backup back
+    Restore(Box<restore::Args>),
     /// Query, watch and verify a node's log
     Log(Box<log::Args>),
     /// Follow published logs and report what does not match
@@ -74,6 +80,8 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
         Command::Call(args) => call::run(*args),
         Command::Catalogue(args) => catalogue::run(*args),
         Command::Grant(args) => grant::run(args),
+        Command::Backup(args) => backup::run(*args),
+        Command::Restore(args) => restore::run(*args),
         Command::Log(args) => log::run(*args),
         Command::Monitor(args) => monitor::run(*args),
         Command::Portal(args) => portal::run(args),

@@ -25,7 +25,7 @@ fn parse_up_to(days: u64, text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `512B`, `16KiB`, `4MiB`, `2GiB`, `1TiB`, and decimal `kB`, `MB`, `GB`, `TB`.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let factor: u64 = match unit {
         "B" => 1,

@@ -2,13 +2,15 @@
 //!
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
 //! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
-//! [`workers`] are the threads that all this runs on; [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed.
+//! [`workers`] are the threads that all this runs on; [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up
+//! what has changed; [`backup`] hands out copies of the log, and `restored` finds out whether one that was put back may go on.
 //!
 //! Invariant (promise 1): a request or an answer leaves this node only after its entry is durable. There is one place for each:
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
 
 mod accept;
 mod ask;
+pub mod backup;
 mod body;
 mod catalogue;
 mod consumer;
@@ -31,6 +33,7 @@ mod publication;
 mod recent;
 mod refusal;
 mod reload;
+mod restored;
 mod stall;
 pub mod status;
 mod strangers;

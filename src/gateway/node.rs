@@ -3,6 +3,7 @@
 //! Start: check everything, open the log (which recomputes its tree), close what a crash left open, bind, serve. Reload: check everything
 //! again, swap the view whole or keep the old one. Stop: no new exchanges, running ones end or meet the drain limit, the log closes.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::accept::Listener;
+use super::backup;
 use super::body::Budget;
 use super::catalogue::CatalogueService;
 use super::exchange::{self, Recorder};
@@ -32,6 +34,7 @@ use super::peer_log::PeerLogs;
 use super::publication::Publishing;
 use super::recent::{self, RecentExchanges};
 use super::reload::{self, Files, Reload};
+use super::restored;
 use super::status::StatusSource;
 use super::strangers::Strangers;
 use super::upstream::Connections;
@@ -41,7 +44,7 @@ use crate::config::{self, Loaded, NodeConfig};
 use crate::log::entry::{Entry, Kind};
 use crate::log::index::{Follower, Index, IndexOptions};
 use crate::log::retention::Keeper;
-use crate::log::{Log, LogError, LogHealth, LogOptions, due};
+use crate::log::{Checkpoint, Log, LogError, LogHealth, LogOptions, OpenExchange, due};
 use crate::oversight::audit::{AuditLimits, AuditService};
 use crate::oversight::publish::{Publication, PublishError};
 use crate::oversight::subject::{self, SubjectLimits, SubjectService};
@@ -146,18 +149,24 @@ impl Node {
 
     /// Starts with what [`config::open`] gave.
     pub async fn start_checked(config: NodeConfig, source: Source, loaded: Loaded) -> Result<Self, NodeError> {
-        let log = open_log(&config).await?;
-        Self::serve(config, Files { source, loaded }, Some(log)).await
+        let (log, index, follower, open) = open_log(&config).await?;
+        Self::serve(config, Files { source, loaded }, Some((log, index, follower)), open).await
     }
 
     /// A node that records nothing: to measure the data path alone. Not reachable from any configuration.
     #[doc(hidden)]
     pub async fn start_without_log(config: NodeConfig) -> Result<Self, NodeError> {
         let (source, loaded) = config::open(&config).await?;
-        Self::serve(config, Files { source, loaded }, None).await
+        Self::serve(config, Files { source, loaded }, None, Vec::new()).await
     }
 
-    async fn serve(config: NodeConfig, files: Files, log: Option<(Log, Index, Follower)>) -> Result<Self, NodeError> {
+    /// `open` are exchanges that a crash left open, of a log that takes no entries yet.
+    async fn serve(
+        config: NodeConfig,
+        files: Files,
+        log: Option<(Log, Index, Follower)>,
+        open: Vec<OpenExchange>,
+    ) -> Result<Self, NodeError> {
         for warning in &files.loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -165,9 +174,9 @@ impl Node {
             Some((log, ..)) => Recorder::Log(log.clone(), APPEND_LIMIT),
             None => Recorder::Off,
         };
-        let recent = match &log {
+        let (recent, shown) = match &log {
             Some((log, ..)) => recent_exchanges(log)?,
-            None => RecentExchanges::default(),
+            None => Default::default(),
         };
         let (limits, retention) = (config.limits.clone(), config.log_retention());
         let identity = Identity::Node { member: config.node.member.clone(), name: config.node.name.as_str().into() };
@@ -177,6 +186,12 @@ impl Node {
         let connections = Connections::default();
         let (peer_logs, contradictions) = PeerLogs::new(config.node.data.join("peers"));
         let view = View::new(&config, &files.loaded, &connections, &peer_logs, None)?;
+        // What peers had shown when the node stopped, whether or not there was time to keep it.
+        for peer in view.all_peers() {
+            if let Some((_, note)) = shown.get(peer.log.origin()) {
+                peer.log.came_before(note);
+            }
+        }
         let catalogue = Arc::new(ArcSwap::from(view.catalogue.clone()));
         let gateway = Arc::new(Gateway {
             view: ArcSwap::from_pointee(view),
@@ -260,10 +275,18 @@ impl Node {
                 metrics_handle,
                 abort.clone().cancelled_owned(),
             )),
-            tokio::spawn(tell_ready(health.clone(), ready, metrics)),
+            tokio::spawn(tell_ready(health.clone(), ready, metrics.clone())),
             tokio::spawn(reload.clone().follow(drain.clone())),
             tokio::spawn(node_log::follow(gateway.clone(), contradictions, health.clone(), abort.clone())),
         ];
+        if let Some((log, ..)) = &log {
+            let data = reload.config.node.data.clone();
+            background.push(tokio::spawn(backup::serve(log.clone(), data, metrics.clone(), abort.clone())));
+            if log.restored()?.is_some() {
+                let confirming = restored::Confirming::new(&reload.config, &gateway, log, open)?;
+                background.push(tokio::spawn(confirming.run(abort.clone())));
+            }
+        }
         let keep = |(log, index, follower): (Log, Index, Follower)| {
             background.push(tokio::spawn(due::run(log.clone(), index.clone(), drain.clone())));
             // Known before the node calls itself ready.
@@ -368,7 +391,8 @@ impl std::fmt::Debug for Node {
     }
 }
 
-async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeError> {
+/// The log, its index, and what a crash left open and could not be closed, because the log takes no entries yet.
+async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower, Vec<OpenExchange>), NodeError> {
     let usual = LogOptions::new(&config.node.data, config.log_signer()?);
     let url = config.publish.as_ref().and_then(|publish| publish.url.as_ref());
     let options = LogOptions {
@@ -389,24 +413,39 @@ async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeErr
     })
     .await??;
     tracing::info!(entries = recovered.size, open = recovered.open_exchanges.len(), "the log is open and whole");
-    // Together, so that they share commits. A log that refuses (no space) makes the node start not ready, and say why: the
-    // exchanges stay open until a start that can close them.
-    let closed = futures_util::stream::iter(&recovered.open_exchanges)
-        .map(|open| log.append(exchange::interrupted(&open.entry, open.exchange_id)))
+    let mut open = recovered.open_exchanges;
+    if log.restored()?.is_none() {
+        close_interrupted(&log, std::mem::take(&mut open)).await;
+    }
+    Ok((log, index, follower, open))
+}
+
+/// Closes exchanges that a crash left open: together, so that they share commits. A log that refuses (no space) makes the node start not
+/// ready, and say why: the exchanges stay open until a start that can close them.
+pub(super) async fn close_interrupted(log: &Log, open: Vec<OpenExchange>) {
+    let closed = futures_util::stream::iter(open)
+        .map(|open| {
+            let (log, record) = (log.clone(), exchange::interrupted(&open.entry, open.exchange_id));
+            async move { log.append(record).await }
+        })
         .buffer_unordered(CLOSED_AT_ONCE)
         .try_for_each(|_| std::future::ready(Ok(())))
         .await;
     if let Err(error) = closed {
         tracing::error!(%error, "interrupted exchanges could not be closed");
     }
-    Ok((log, index, follower))
 }
 
-/// The ids that a node could be asked to act on a second time, from the log's last minutes.
-fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
+/// The largest checkpoint of each log, with its size, by the log's name.
+type Shown = HashMap<String, (u64, String)>;
+
+/// From the log's last minute and more, the ids that a node could be asked to act on a second time, and what peers' logs had shown.
+fn recent_exchanges(log: &Log) -> Result<(RecentExchanges, Shown), NodeError> {
     const STEP: u64 = 1_000;
     let now = exchange::unix_ms();
     let mut recent = RecentExchanges::default();
+    let mut shown = Shown::new();
+    let mut last = None;
     let mut end = log.checkpoint().size;
     // Whatever was pruned is older than the window, or so is what had to be published before it.
     while end > log.first() {
@@ -421,18 +460,25 @@ fn recent_exchanges(log: &Log) -> Result<RecentExchanges, NodeError> {
             at += entries.len() as u64;
             for entry in entries.iter().filter_map(|seen| Entry::decode(seen.whole()).ok()) {
                 newest = newest.max(entry.time_unix_ms);
+                if let Ok(checkpoint) = Checkpoint::parse(&entry.peer_checkpoint)
+                    && shown.get(&checkpoint.origin).is_none_or(|(size, _)| *size < checkpoint.size)
+                {
+                    shown.insert(checkpoint.origin, (checkpoint.size, checkpoint.note));
+                }
                 if let (Kind::RequestReceived, Ok(id)) = (entry.kind(), Uuid::from_slice(&entry.exchange_id)) {
                     // Too old or twice: nothing to remember.
                     let _ = recent.admit(id, now);
                 }
             }
         }
-        if newest < now - 2 * recent::WINDOW_MS {
+        // By the log's last entry, not by the clock: the node may have been down for long, and what it had not kept by then is here.
+        let last = *last.get_or_insert(newest);
+        if newest < last.min(now) - 2 * recent::WINDOW_MS {
             break;
         }
         end = start;
     }
-    Ok(recent)
+    Ok((recent, shown))
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
@@ -478,10 +524,8 @@ fn own_services(
     });
     let node_log = log.map(|(log, ..)| {
         let gateway = Arc::downgrade(gateway);
-        let is_node = Arc::new(move |identity: &Identity| {
-            gateway.upgrade().is_some_and(|gateway| gateway.view().node(identity).is_some())
-        });
-        NodeLogService::new(log.clone(), is_node)
+        let log_of = Arc::new(move |identity: &Identity| gateway.upgrade()?.view().log_of(identity).cloned());
+        NodeLogService::new(log.clone(), log_of)
     });
     let asked = (CatalogueService::new(gateway, reflection.own().clone()), NodeGrantsService::new(gateway));
     Ok(OwnServices::new(&Health::new(ready), &reflection, own, node_log, asked))

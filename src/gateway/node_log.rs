@@ -13,17 +13,22 @@ use super::Gateway;
 use super::ask;
 use super::exchange::{Recorder, unix_ms};
 use super::peer_log::{Contradiction, PeerLog, SIZES};
+use super::view::Peer;
 use crate::log::entry::{Draft, ExchangeKey, Kind, Publication};
 use crate::log::entry_proof;
 use crate::log::tree::{Hash, concatenated};
 use crate::log::{Log, LogError};
 use crate::proto::kopuro::node::v1::node_log_server::NodeLog;
-use crate::proto::kopuro::node::v1::{ConsistencyProof, ProveConsistencyRequest, ProveConsistencyResponse};
+use crate::proto::kopuro::node::v1::{
+    ConsistencyProof, LatestCheckpointRequest, LatestCheckpointResponse, ProveConsistencyRequest,
+    ProveConsistencyResponse,
+};
 use crate::telemetry::{self, Status as Condition};
 use crate::trust::certificate::PeerIdentity;
 use crate::trust::identity::Identity;
 
 const PATH: &str = "/kopuro.node.v1.NodeLog/ProveConsistency";
+const LATEST: &str = "/kopuro.node.v1.NodeLog/LatestCheckpoint";
 
 /// Questions answered at once, for all peers together: each is a few hundred hashes.
 const AT_ONCE: usize = 4;
@@ -40,20 +45,30 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)
 /// The largest answer taken: as many proofs as can be asked for, of 64 hashes at the most.
 const LARGEST_ANSWER: u32 = 65 * 2 * 64 * 32;
 
-/// Whether the directory in force lists this caller as a node.
-pub(super) type IsNode = Arc<dyn Fn(&Identity) -> bool + Send + Sync>;
+/// The largest answer to who asks for its own latest checkpoint: three notes.
+const LARGEST_LATEST: u32 = 256 << 10;
+
+/// The log of a caller that the directory in force lists as a node.
+pub(super) type LogOf = Arc<dyn Fn(&Identity) -> Option<Arc<PeerLog>> + Send + Sync>;
 
 /// The service.
 #[derive(Clone)]
 pub(super) struct NodeLogService {
     log: Log,
-    is_node: IsNode,
+    log_of: LogOf,
     places: Arc<Semaphore>,
 }
 
 impl NodeLogService {
-    pub(super) fn new(log: Log, is_node: IsNode) -> Self {
-        Self { log, is_node, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(super) fn new(log: Log, log_of: LogOf) -> Self {
+        Self { log, log_of, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// The caller's log, where the caller is a node.
+    fn caller<R>(&self, request: &Request<R>) -> Result<Arc<PeerLog>, Status> {
+        let peer = request.extensions().get::<Arc<PeerIdentity>>();
+        let log = peer.and_then(|peer| (self.log_of)(&peer.identity));
+        log.ok_or_else(|| Status::permission_denied("this is for nodes that the directory lists"))
     }
 }
 
@@ -63,10 +78,7 @@ impl NodeLog for NodeLogService {
         &self,
         request: Request<ProveConsistencyRequest>,
     ) -> Result<Response<ProveConsistencyResponse>, Status> {
-        let peer = request.extensions().get::<Arc<PeerIdentity>>();
-        if !peer.is_some_and(|peer| (self.is_node)(&peer.identity)) {
-            return Err(Status::permission_denied("this is for nodes that the directory lists"));
-        }
+        self.caller(&request)?;
         let sizes = request.into_inner().sizes;
         if !(2..=SIZES).contains(&sizes.len()) || !sizes.is_sorted() {
             return Err(Status::invalid_argument(format!("2 to {SIZES} sizes, ascending")));
@@ -91,6 +103,30 @@ impl NodeLog for NodeLogService {
         let proofs = proofs.iter().map(|hashes| ConsistencyProof { path: concatenated(hashes) }).collect();
         Ok(Response::new(ProveConsistencyResponse { proofs }))
     }
+
+    async fn latest_checkpoint(
+        &self,
+        request: Request<LatestCheckpointRequest>,
+    ) -> Result<Response<LatestCheckpointResponse>, Status> {
+        let log = self.caller(&request)?;
+        let place = tokio::time::timeout(PATIENCE, self.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(Status::resource_exhausted("too many questions at once")) };
+        let answering = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let checkpoint = log.latest().map(|checkpoint| checkpoint.note.clone()).unwrap_or_default();
+            LatestCheckpointResponse { checkpoint, contradicting: log.evidence() }
+        });
+        let answer = answering.await.map_err(|_| Status::internal("the checkpoint could not be looked up"))?;
+        Ok(Response::new(answer))
+    }
+}
+
+/// The checkpoints of this node's own log that a peer has been shown: the latest, and what it holds as evidence.
+pub(super) async fn shown_to(gateway: &Gateway, peer: &Peer) -> Result<Vec<String>, String> {
+    let request = LatestCheckpointRequest {};
+    let answer: LatestCheckpointResponse = ask::ask(gateway, peer, LATEST, &request, LARGEST_LATEST, PATIENCE).await?;
+    let latest = Some(answer.checkpoint).filter(|note| !note.is_empty());
+    Ok(latest.into_iter().chain(answer.contradicting).collect())
 }
 
 /// Asks peers for the proofs that their checkpoints wait for, and sees to contradictions, until stopped.

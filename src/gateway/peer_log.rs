@@ -92,6 +92,8 @@ pub(super) struct PeerLog {
 #[derive(Debug, Default)]
 struct State {
     proven: Option<Arc<Checkpoint>>,
+    /// The largest that is in this node's own log since before it started.
+    before: Option<Arc<Checkpoint>>,
     by_note: HashMap<Box<str>, Arc<Checkpoint>>,
     by_size: HashMap<u64, Arc<Checkpoint>>,
     order: VecDeque<Arc<Checkpoint>>,
@@ -271,6 +273,38 @@ impl PeerLog {
         Ok(file)
     }
 
+    /// The largest checkpoint that came, proven or not.
+    pub(super) fn latest(&self) -> Option<Arc<Checkpoint>> {
+        let state = self.state();
+        let known = state.by_size.values().chain(&state.proven).chain(&state.before);
+        known.max_by_key(|checkpoint| checkpoint.size).cloned()
+    }
+
+    /// Takes note of a checkpoint that came before this process began: for [`Self::latest`] alone, nothing is to be proven.
+    pub(super) fn came_before(&self, note: &str) {
+        if let Ok(checkpoint) = Checkpoint::verify(note, &self.key) {
+            self.state().before = Some(Arc::new(checkpoint));
+        }
+    }
+
+    /// The log's name.
+    pub(super) fn origin(&self) -> &str {
+        self.key.name()
+    }
+
+    /// The evidence of a contradiction, where there is any. Blocks shortly.
+    pub(super) fn evidence(&self) -> Vec<String> {
+        let kept = std::fs::read_to_string(self.file.with_extension("evidence")).unwrap_or_default();
+        let notes = kept.split("\n\n").collect::<Vec<_>>();
+        match notes[..] {
+            // Two notes, one after the other with an empty line between: each has one empty line of its own.
+            [first, signed, second, other] => {
+                vec![format!("{first}\n\n{signed}\n"), format!("{second}\n\n{other}")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// How many checkpoints wait for a proof.
     pub(super) fn pending(&self) -> usize {
         self.state().pending.len()
@@ -399,6 +433,7 @@ mod tests {
         // After a restart the last one proven still counts.
         let (_logs, _found, log) = peer(folder.path(), &signer);
         log.take(&note(&signer, &all, 12)).unwrap();
+        assert_eq!(log.latest().unwrap().size, 40);
         let asked = log.question().unwrap();
         assert_eq!(asked.iter().map(|checkpoint| checkpoint.size).collect::<Vec<_>>(), [12, 40]);
     }
@@ -420,6 +455,7 @@ mod tests {
         let file = PeerLog::keep_evidence(&logs, &contradiction).unwrap();
         let kept = std::fs::read_to_string(file).unwrap();
         assert!(kept.contains(&note(&signer, &one, 9)) && kept.contains(&note(&signer, &other, 9)));
+        assert_eq!(log.evidence(), [note(&signer, &one, 9), note(&signer, &other, 9)]);
         let (_logs, _found, log) = peer(folder.path(), &signer);
         assert_eq!(log.take(&note(&signer, &one, 9)).unwrap_err(), Distrust::Contradicts, "after a restart too");
     }

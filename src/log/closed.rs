@@ -88,6 +88,14 @@ impl ClosedLog {
         self.seal.is_some()
     }
 
+    pub(super) fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    pub(super) fn base(&self) -> Option<Arc<Base>> {
+        self.base.clone()
+    }
+
     fn kept(&self, index: u64) -> Result<(), LogError> {
         let first = self.first();
         if index < first {

@@ -215,6 +215,9 @@ impl Writer {
 
     /// Looks at free space now and then; a log that has failed stays failed.
     fn look_at_space(&mut self) {
+        if self.shared.held.load(Ordering::Acquire) {
+            return;
+        }
         let Some(health) = self.watermark.look() else { return };
         let before = self.shared.health.borrow().clone();
         let same = match (&before, &health) {

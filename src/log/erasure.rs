@@ -83,6 +83,10 @@ impl Shared {
     /// Erases. Blocks for as long as it takes.
     pub(super) fn erase(&self, erasure: &Erasure, now_unix_ms: i64, append: Append<'_>) -> Result<Erased, LogError> {
         let _turn = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is destroyed that the log could not say is.
+        if self.held.load(Ordering::Acquire) {
+            return Err(LogError::ErasureIncomplete("the log was restored and is not confirmed yet".into()));
+        }
         let mut erased = Erased::default();
         erased.recorded.extend(self.resume_erasure(append)?);
         let mut from = 0;

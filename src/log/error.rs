@@ -157,6 +157,19 @@ pub enum LogError {
     /// An erasure was broken off: its intention is on the disk and is carried out when the log is opened again.
     #[error("the erasure is not complete: {0}; it goes on when it is asked for again or the node is restarted")]
     ErasureIncomplete(String),
+    /// The log was restored from a backup, and a newer one, or another, had been shown to others.
+    #[error(
+        "restored with {size} entries, and {seen_by} has a checkpoint of this log with {seen} that they do not lead to: it can be read, \
+         and must not go on; restore it with --published, or begin a new log"
+    )]
+    Continued {
+        /// Entries restored.
+        size: u64,
+        /// Entries of the checkpoint.
+        seen: u64,
+        /// Who has it.
+        seen_by: String,
+    },
     /// The log has been closed.
     #[error("the log is closed")]
     Closed,

@@ -20,6 +20,7 @@
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
 //! space       the watermark                          verify      the same checks for an auditor, with a public key
+//! backup      written while it grows, restored        restored   what was put back signs nothing until it is confirmed
 //! erasure(_request)  private values destroyed, and said  prune       published entries leave the store; retention: when
 //! ```
 
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 
 use crate::trust::note::Signer;
 
+pub mod backup;
 pub mod checkpoint;
 pub mod closed;
 mod commit;
@@ -53,6 +55,7 @@ pub mod proof;
 mod prune;
 mod records;
 mod recovery;
+pub mod restored;
 pub mod retention;
 mod seal;
 pub mod sealing_key;
@@ -191,6 +194,10 @@ impl Log {
                 _ => {}
             }
         }
+        let restored = restored::Marker::read(&folder)?;
+        if let Some(refusal) = restored.as_ref().and_then(restored::Marker::refusal) {
+            return Err(refusal);
+        }
         let store = SledStore::open(&folder)?;
         // A key is made only while nothing can be sealed yet, and is durable before anything is.
         let check = store.sealing_check()?;
@@ -235,6 +242,12 @@ impl Log {
             health,
             queue,
         }));
+        metrics::gauge!("kopuro_log_restored").set(if restored.is_some() { 1.0 } else { 0.0 });
+        if restored.is_some() {
+            shared.held.store(true, std::sync::atomic::Ordering::Release);
+            let reason = "restored from a backup: not confirmed yet that no newer log was shown to anybody".into();
+            shared.set_health(LogHealth::Refusing { reason, until_restart: false });
+        }
         let (sender, receiver) = mpsc::channel();
         let mut writer = Writer {
             shared: Arc::clone(&shared),

@@ -42,6 +42,7 @@ impl Shared {
     pub(super) fn prune_step(&self, rule: &Prune, now_unix_ms: i64) -> Result<u64, LogError> {
         let _turn = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = rule.until.min(self.published.load(Ordering::Relaxed)).min(self.size());
+        let limit = limit.min(self.pinned.load(Ordering::Acquire));
         let base = self.base();
         let first = self.first();
         if limit <= first {

@@ -56,21 +56,42 @@ pub(super) fn part_key(key: &[u8], part: u8) -> Vec<u8> {
 
 /// Cuts a commit into records under the cap, of entries and of halves, and gives each to `put` with its key.
 pub(super) fn pack(commit: &Commit<'_>, mut put: impl FnMut(&[u8], Vec<u8>)) {
-    let tail = 1 + 32 * commit.edge.roots().len() + 2 + commit.checkpoint.note.len();
     let entries: Vec<&Bytes> = commit.entries.iter().map(|stored| &stored.entry).collect();
-    runs_under_cap(&entries, 5, tail, |at, now, end| {
-        let mut record = header();
-        record.push(u8::from(end));
-        put_all(&mut record, now.iter().map(|entry| &entry[..]));
-        if end {
-            put_edge(&mut record, commit.edge, &commit.checkpoint.note);
-        }
-        let first = commit.first + at as u64;
-        put_record(&first.to_be_bytes(), record, &mut put);
-    });
+    pack_entries(commit.first, &entries, Some((commit.edge, &commit.checkpoint.note)), &mut put);
     let halves: Vec<&Bytes> = commit.entries.iter().map(|stored| &stored.sealed).collect();
     runs_under_cap(&halves, 4, 0, |at, now, _| {
         pack_halves(commit.first + at as u64, now.iter().map(|half| &half[..]), &mut put);
+    });
+}
+
+/// Entries that follow each other, cut into records; with the edge and the checkpoint behind them where they end a commit.
+pub(super) fn pack_entries(
+    first: u64,
+    entries: &[&Bytes],
+    ends: Option<(&RightEdge, &str)>,
+    mut put: impl FnMut(&[u8], Vec<u8>),
+) {
+    let tail = ends.map_or(0, |(edge, note)| 1 + 32 * edge.roots().len() + 2 + note.len());
+    runs_under_cap(entries, 5, tail, |at, now, last| {
+        let end = ends.filter(|_| last);
+        let mut record = header();
+        record.push(u8::from(end.is_some()));
+        put_all(&mut record, now.iter().map(|entry| &entry[..]));
+        if let Some((edge, note)) = end {
+            put_edge(&mut record, edge, note);
+        }
+        let first = first + at as u64;
+        put_record(&first.to_be_bytes(), record, &mut put);
+    });
+}
+
+/// Halves of entries that follow each other, cut into records; a run of removed ones needs none.
+pub(super) fn pack_all_halves(first: u64, halves: &[Bytes], mut put: impl FnMut(&[u8], Vec<u8>)) {
+    let halves: Vec<&Bytes> = halves.iter().collect();
+    runs_under_cap(&halves, 4, 0, |at, now, _| {
+        if now.iter().any(|half| !half.is_empty()) {
+            pack_halves(first + at as u64, now.iter().map(|half| &half[..]), &mut put);
+        }
     });
 }
 

@@ -1,7 +1,7 @@
 //! What the writer and the handles share: the store for reading, the tiles, the latest checkpoint, the log's health.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -32,6 +32,10 @@ pub(super) struct Shared {
     pub(super) kept_bytes: AtomicU64,
     /// Below this index every private half is erased.
     pub(super) private_from: AtomicU64,
+    /// From this entry on nothing is pruned: a backup is being made.
+    pub(super) pinned: AtomicU64,
+    /// Whether the log takes nothing until it is known that no newer one was shown to anybody.
+    pub(super) held: AtomicBool,
     /// Held by whoever erases or prunes.
     pub(super) upkeep: Mutex<()>,
     pub(super) tiles: RwLock<Tiles>,
@@ -81,6 +85,8 @@ impl Shared {
             published: AtomicU64::new(0),
             kept_bytes: AtomicU64::new(kept_bytes),
             private_from: AtomicU64::new(private_from),
+            pinned: AtomicU64::new(super::backup::NOT_PINNED),
+            held: AtomicBool::new(false),
             upkeep: Mutex::new(()),
             tiles: RwLock::new(tiles),
             checkpoint: watch::Sender::new(Arc::new(checkpoint)),

@@ -35,14 +35,14 @@ use super::error::LogError;
 pub(super) const FOLDER: &str = "shred";
 
 /// Keys in one file.
-const FILE_KEYS: u64 = 32_768;
-const KEY: usize = 32;
-const FILE_BYTES: usize = FILE_KEYS as usize * KEY;
+pub(super) const FILE_KEYS: u64 = 32_768;
+pub(super) const KEY: usize = 32;
+pub(super) const FILE_BYTES: usize = FILE_KEYS as usize * KEY;
 
-const NO_KEY: [u8; KEY] = [0; KEY];
-const ERASED: [u8; KEY] = *b"kopuro: erased\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-const NO_HALF: [u8; KEY] = *b"kopuro: none\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-const LOST: [u8; KEY] = *b"kopuro: lost\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+pub(super) const NO_KEY: [u8; KEY] = [0; KEY];
+pub(super) const ERASED: [u8; KEY] = *b"kopuro: erased\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+pub(super) const NO_HALF: [u8; KEY] = *b"kopuro: none\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+pub(super) const LOST: [u8; KEY] = *b"kopuro: lost\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// 32 random bytes without which one private half cannot be opened. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -85,7 +85,7 @@ impl Slot {
         matches!(self, Self::Erased | Self::NoHalf)
     }
 
-    fn read(bytes: &[u8; KEY]) -> Self {
+    pub(super) fn read(bytes: &[u8; KEY]) -> Self {
         match *bytes {
             NO_KEY => Self::Missing,
             ERASED => Self::Erased,
@@ -94,6 +94,15 @@ impl Slot {
             key => Self::Key(ShredKey(key)),
         }
     }
+}
+
+/// A file of shred keys.
+pub(super) enum KeyFile {
+    /// Its slots, all of them.
+    Keys(Zeroizing<Vec<u8>>),
+    /// Every key in it is destroyed.
+    Erased,
+    Missing,
 }
 
 /// The shred keys of one data folder.
@@ -178,6 +187,33 @@ impl ShredKeys {
         let file = Arc::new(file);
         *current = Some((number, Arc::clone(&file)));
         Ok(file)
+    }
+
+    /// A file as it is.
+    pub(super) fn file(&self, number: u64) -> Result<KeyFile, LogError> {
+        let path = self.path(number);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(if self.erased_path(number).exists() { KeyFile::Erased } else { KeyFile::Missing });
+            }
+            Err(error) => return Err(LogError::io(path)(error)),
+        };
+        let mut slots = Zeroizing::new(vec![0; FILE_BYTES]);
+        read_up_to(&file, &mut slots, 0).map_err(LogError::io(path))?;
+        Ok(KeyFile::Keys(slots))
+    }
+
+    /// Makes a file as it was, durable but for the folder that it is in. The folder must be there.
+    pub(super) fn restore(&self, number: u64, file: &KeyFile) -> Result<(), LogError> {
+        let (path, slots) = match file {
+            KeyFile::Keys(slots) => (self.path(number), &slots[..]),
+            KeyFile::Erased => (self.erased_path(number), &[][..]),
+            KeyFile::Missing => return Ok(()),
+        };
+        let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = open.and_then(|file| file.write_all_at(slots, 0).and_then(|()| file.sync_all()));
+        written.map_err(LogError::io(path))
     }
 
     /// What is in an entry's slot.

@@ -28,7 +28,7 @@ use super::checkpoint::Checkpoint;
 use super::error::LogError;
 use super::head::{Found, Head};
 use super::records;
-use super::shred::{ShredKeys, Slot};
+use super::shred::{KeyFile, ShredKeys, Slot};
 use super::store::{Base, Commit, Half, Run, Runs, Store};
 use crate::failpoint;
 
@@ -102,7 +102,7 @@ impl SledStore {
     }
 
     /// Makes what was put durable.
-    fn sync(&self) -> Result<(), LogError> {
+    pub(super) fn sync(&self) -> Result<(), LogError> {
         let db = self.db()?;
         guarded(|| db.flush())?;
         self.file.sync_data().map_err(LogError::io(self.path.join("db")))
@@ -117,6 +117,19 @@ impl SledStore {
             return Err(LogError::Store(format!("sled wrote {files} blob files, which it does not sync")));
         }
         Ok(())
+    }
+
+    /// Puts records of a backup, as one batch.
+    pub(super) fn put_restored(&self, pack: impl FnOnce(&mut dyn FnMut(&[u8], Vec<u8>))) -> Result<(), LogError> {
+        let mut batch = sled::Batch::default();
+        pack(&mut |key, value| batch.insert(key, value));
+        let db = self.db()?;
+        guarded(|| db.apply_batch(batch))
+    }
+
+    /// The shred keys, to put those of a backup in their place.
+    pub(super) fn shred_keys(&self) -> &ShredKeys {
+        &self.shred
     }
 
     fn replace_head(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
@@ -213,6 +226,32 @@ impl Store for SledStore {
         })
     }
 
+    fn sealed_halves(&self, from: u64, until: u64) -> Result<Vec<Bytes>, LogError> {
+        let mut all = vec![Bytes::new(); usize::try_from(until.saturating_sub(from)).unwrap_or_default()];
+        let end = records::halves_key(until);
+        let mut at = records::halves_key(self.halves_at(from)?.unwrap_or(from));
+        let db = self.db()?;
+        while let Some((key, _)) = touching(db, || db.range(&at[..]..&end[..]).next().transpose())? {
+            let unknown = || LogError::Store("a record of halves has no key".into());
+            let first = records::halves_first(&key).ok_or_else(unknown)?;
+            // A later part is read with its record.
+            if key.len() == end.len() {
+                for (index, half) in (first..).zip(self.halves(first)?.unwrap_or_default()) {
+                    let place = index.checked_sub(from).and_then(|at| all.get_mut(usize::try_from(at).ok()?));
+                    if let Some(place) = place {
+                        *place = half;
+                    }
+                }
+            }
+            at = records::halves_key(first.saturating_add(1));
+        }
+        Ok(all)
+    }
+
+    fn key_file(&self, number: u64) -> Result<KeyFile, LogError> {
+        self.shred.file(number)
+    }
+
     fn each_key(
         &self,
         from: u64,
@@ -298,6 +337,12 @@ impl SledStore {
         let damaged =
             || LogError::Damaged { index: first, what: "the record of its private half cannot be read".into() };
         records::unpack_halves(record).map(Some).ok_or_else(damaged)
+    }
+}
+
+impl std::fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SledStore").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 

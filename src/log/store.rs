@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::checkpoint::Checkpoint;
 use super::error::LogError;
 use super::head::Found;
-use super::shred::{ShredKey, Slot};
+use super::shred::{KeyFile, ShredKey, Slot};
 use super::tree::{Hash, RightEdge};
 
 /// An entry, its sealed private half, and the shred key without which that cannot be opened.
@@ -112,6 +112,12 @@ pub(super) trait Store: Send + Sync {
 
     /// An entry's private half.
     fn half(&self, index: u64) -> Result<Half, LogError>;
+
+    /// The sealed halves of entries `from` to `until - 1`, as they are; empty where there is none.
+    fn sealed_halves(&self, from: u64, until: u64) -> Result<Vec<Bytes>, LogError>;
+
+    /// A file of shred keys, as it is.
+    fn key_file(&self, number: u64) -> Result<KeyFile, LogError>;
 
     /// How it stands with the private halves of entries `from` to `until - 1`, in order. A key that is there tells
     /// nothing of the half itself.

@@ -15,6 +15,7 @@
 //! | `kopuro_directory_version` | node | version of the directory in force |
 //! | `kopuro_reloads_total` | node, result | configurations taken up or refused |
 //! | `kopuro_ready` | node | 1 where exchanges pass |
+//! | `kopuro_backup_timestamp_seconds` | node | when the log was last handed out whole for a backup, Unix time |
 //! | `kopuro_peer_consistency_proofs_total` | node, result | answers of peers that proved their logs' consistency, or did not |
 //! | `kopuro_peer_checkpoints_pending` | node | a peer's checkpoints waiting for such a proof, as of the last answer |
 //! | `kopuro_peer_contradictions` | node | peers refused since their logs contradict themselves |
@@ -69,6 +70,8 @@ pub const DIRECTORY_VERSION: &str = "kopuro_directory_version";
 pub const RELOADS: &str = "kopuro_reloads_total";
 /// Whether exchanges pass.
 pub const READY: &str = "kopuro_ready";
+/// When the last backup of the log was made.
+pub const BACKUP: &str = "kopuro_backup_timestamp_seconds";
 
 /// Whether peers proved their logs' consistency.
 pub const PEER_PROOFS: &str = "kopuro_peer_consistency_proofs_total";
@@ -128,6 +131,7 @@ fn describe() {
     describe_gauge!(DIRECTORY_VERSION, Unit::Count, "Version of the directory in force");
     describe_counter!(RELOADS, Unit::Count, "Configurations taken up or refused");
     describe_gauge!(READY, Unit::Count, "1 where exchanges pass, else 0");
+    describe_gauge!(BACKUP, Unit::Seconds, "When the log was last handed out whole for a backup, Unix time");
     describe_counter!(
         PEER_PROOFS,
         Unit::Count,
@@ -337,5 +341,10 @@ impl NodeMetrics {
     /// Whether exchanges pass.
     pub fn ready(&self, ready: bool) {
         gauge!(READY, &[("node", self.node.clone())]).set(if ready { 1.0 } else { 0.0 });
+    }
+
+    /// The log was handed out whole for a backup.
+    pub fn backed_up(&self, unix_seconds: i64) {
+        gauge!(BACKUP, &[("node", self.node.clone())]).set(unix_seconds as f64);
     }
 }

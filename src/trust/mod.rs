@@ -1,9 +1,10 @@
 //! Who is who, and by what proof: identities, certificates and their revocation, the signed directory, signed notes, and
-//! which witnesses' cosignatures are enough.
+//! which witnesses' cosignatures are enough; files that only a key's holder opens.
 //!
 //! In: PEM files, CRLs, directory notes. Out: verified identities and TLS configurations. Nothing here knows of
 //! exchanges or of the log's contents.
 
+pub mod age;
 pub mod certificate;
 pub mod directory;
 pub mod enrolment;

@@ -84,6 +84,12 @@ pub type Cosign = Arc<dyn Fn(Arc<Checkpoint>) -> BoxFuture<'static, Result<Strin
 /// What grants are in force now; none where nobody knows any more.
 pub type GrantsNow = Arc<dyn Fn() -> Option<(Arc<Grants>, Arc<Catalogue>)> + Send + Sync>;
 
+/// The note at `checkpoint` in a store, not verified; none where there is none.
+pub async fn stored_checkpoint(store: &Store) -> Result<Option<String>, PublishError> {
+    let note = store.get("checkpoint", MOST_CHECKPOINT).await?;
+    Ok(note.map(|note| String::from_utf8_lossy(&note).into_owned()))
+}
+
 /// What is published, where, and how often.
 pub struct PublishOptions {
     /// The node, for metrics: `KG/GOV/70000005/_node/main`.

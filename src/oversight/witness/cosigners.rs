@@ -175,6 +175,30 @@ impl Cosigners {
         }
     }
 
+    /// Asks every witness where it stands, by offering it this checkpoint: those that know no more of the log than it has, and the
+    /// others with what was said. The second is whether those others could by themselves have cosigned a checkpoint that nobody
+    /// else has seen.
+    pub async fn standing(
+        &self,
+        log: &Log,
+        checkpoint: &Checkpoint,
+    ) -> (Vec<(String, Result<(), WitnessFault>)>, bool) {
+        let asked = self.remotes.iter().map(|remote| async move {
+            let answer = tokio::time::timeout(self.timeout, remote.ask(&self.web, log, checkpoint)).await;
+            let answer = match answer.unwrap_or(Err(WitnessFault::Silent(self.timeout))) {
+                Ok(_) => Ok(()),
+                // It has named a size that this checkpoint reaches; or it does not follow the log at all.
+                Err(WitnessFault::NoProof(_) | WitnessFault::Refused { status: 404, .. }) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            (remote.index, remote.name.clone(), answer)
+        });
+        let answers = futures_util::future::join_all(asked).await;
+        let unknown = |index: usize| !answers.iter().any(|(at, _, answer)| *at == index && answer.is_ok());
+        let may_hide = !self.policy.is_quorum_none() && self.policy.is_quorum(unknown);
+        (answers.into_iter().map(|(_, name, answer)| (name, answer)).collect(), may_hide)
+    }
+
     /// Asks every witness, until the quorum is met and the grace over, or the time is.
     async fn ask_all(&self, log: &Log, checkpoint: &Checkpoint, tally: &mut Tally) {
         let start = Instant::now();
