@@ -5,7 +5,7 @@
 //! refused a connection is not tried again for a moment: callers get the last error at once instead of queueing for it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,36 @@ pub(super) struct Upstream {
     connections: Mutex<Vec<Arc<Connection>>>,
     all: Connections,
     connecting: tokio::sync::Mutex<Option<(Instant, String)>>,
+    reachable: Reachable,
+}
+
+/// Whether a destination could be reached when that was last tried.
+#[derive(Debug, Default)]
+pub(super) struct Reachable(AtomicU8);
+
+impl Reachable {
+    const YES: u8 = 1;
+    const NO: u8 = 2;
+
+    /// None before the first try.
+    pub(super) fn now(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            state => Some(state == Self::YES),
+        }
+    }
+
+    /// Takes an attempt's result. Says so to operators where it is another than the last one's.
+    pub(super) fn tried(&self, destination: &str, failed: Option<&str>) {
+        let now = if failed.is_some() { Self::NO } else { Self::YES };
+        let before = self.0.swap(now, Ordering::Relaxed);
+        match failed {
+            Some(error) if before != Self::NO => tracing::warn!(%destination, %error, "cannot connect"),
+            Some(error) => tracing::debug!(%destination, %error, "still cannot connect"),
+            None if before == Self::NO => tracing::info!(%destination, "connected again"),
+            None => {}
+        }
+    }
 }
 
 /// Why a call did not get an answer's head.
@@ -162,6 +192,7 @@ impl Upstream {
             connections: Mutex::default(),
             all,
             connecting: tokio::sync::Mutex::default(),
+            reachable: Reachable::default(),
         })
     }
 
@@ -196,9 +227,27 @@ impl Upstream {
         }
     }
 
-    /// Address, open connections, and whether connecting has just failed.
-    pub(super) fn standing(&self) -> (&str, usize, bool) {
-        (&self.address, self.open_connections(), self.has_just_failed())
+    /// Address, open connections, and whether it could be reached when that was last tried.
+    pub(super) fn standing(&self) -> (&str, usize, Option<bool>) {
+        (&self.address, self.open_connections(), self.is_reachable())
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn is_reachable(&self) -> Option<bool> {
+        self.reachable.now()
+    }
+
+    /// Tries to connect where there was a connection, or an attempt, and is none any more: so that it is known how things stand
+    /// also while nobody calls.
+    pub(super) async fn look(&self) {
+        if self.is_reachable().is_some() && self.open_connections() == 0 {
+            // Whether it worked is noted where it is tried.
+            let _ = self.connection().await;
+        }
     }
 
     /// Open connections at this moment.
@@ -254,6 +303,7 @@ impl Upstream {
         match result {
             Ok(connection) => {
                 *last = None;
+                self.reachable.tried(&self.name, None);
                 let connection = Arc::new(connection);
                 self.all.add(&connection.link);
                 self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
@@ -261,7 +311,7 @@ impl Upstream {
             }
             Err(why) => {
                 let why = format!("{}: {why}", self.address);
-                tracing::warn!(destination = %self.name, error = %why, "cannot connect");
+                self.reachable.tried(&self.name, Some(&why));
                 *last = Some((Instant::now(), why.clone()));
                 Err(UpstreamError::Unreachable(why))
             }
