@@ -206,3 +206,34 @@ async fn what_the_documents_promise_is_what_nodes_tell() {
     }
     drop(probe);
 }
+
+/// Without anybody calling: an operator has to learn of it before the callers do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_gone_and_comes_back_is_told() {
+    let mut federation = Federation::new();
+    federation.write_files("");
+    let probe = federation.start_probe().await;
+    let mut provider = Process::start(&federation, PROVIDER).await;
+    let consumer = Process::start(&federation, CONSUMER).await;
+    let desk = federation.issue(DESK);
+    let client = ProbeClient::new(federation.channel(consumer.systems, &desk).await.unwrap());
+    client.unary("x").await.unwrap();
+    let becomes = async |reachable: u8| {
+        let line =
+            format!("kopuro_peer_reachable{{node=\"KG/GOV/1/_node/main\",peer=\"KG/GOV/2/_node/main\"}} {reachable}\n");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
+        while !ask(consumer.admin, "/metrics").await.unwrap().1.contains(&line) {
+            assert!(tokio::time::Instant::now() < deadline, "never told: {line}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    becomes(1).await;
+    provider.kill();
+    becomes(0).await;
+    let provider = Process::start(&federation, PROVIDER).await;
+    becomes(1).await;
+    client.unary("again").await.unwrap();
+    consumer.stop().await;
+    provider.stop().await;
+    drop(probe);
+}

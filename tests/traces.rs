@@ -257,7 +257,8 @@ async fn a_collector_that_is_down_harms_no_exchange() {
     assert!(counted.0 + counted.1 <= 600.0, "{counted:?}");
     eventually("it is told, and the node is ready", async || {
         let (status, text) = admin(address, "/readyz").await.ok()?;
-        (status == 200 && text.contains("traces: the collector does not take them")).then_some(())
+        let told = text.contains("traces: the collector does not take them") && text.contains("Connection refused");
+        (status == 200 && told).then_some(())
     })
     .await;
     running.stop().await;

@@ -5,7 +5,7 @@
 //! refused a connection is not tried again for a moment: callers get the last error at once instead of queueing for it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,10 @@ const BUSY: usize = 32;
 
 /// After a failed connect, how long callers get its error at once.
 const BACK_OFF: Duration = Duration::from_millis(250);
+
+/// After a failed attempt, how long the next one waits that nobody's call makes; doubled for each that follows, up to two minutes.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+const MOST_DOUBLINGS: u32 = 6;
 
 /// Bounds of one destination's connections.
 #[derive(Debug, Clone, Copy)]
@@ -66,30 +70,48 @@ pub(super) struct Upstream {
 
 /// Whether a destination could be reached when that was last tried.
 #[derive(Debug, Default)]
-pub(super) struct Reachable(AtomicU8);
+pub(super) struct Reachable(Mutex<Option<Tried>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    at: Instant,
+    /// In a row; none where it worked.
+    failures: u32,
+}
 
 impl Reachable {
-    const YES: u8 = 1;
-    const NO: u8 = 2;
-
     /// None before the first try.
     pub(super) fn now(&self) -> Option<bool> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            state => Some(state == Self::YES),
-        }
+        self.lock().map(|tried| tried.failures == 0)
+    }
+
+    /// Whether it is time to try by ourselves: at once where it worked, ever more seldom where it does not. One that nobody needed
+    /// is left alone.
+    pub(super) fn is_due(&self) -> bool {
+        self.lock().is_some_and(|Tried { at, failures }| {
+            failures == 0 || at.elapsed() >= TRY_AGAIN * 2_u32.pow((failures - 1).min(MOST_DOUBLINGS))
+        })
     }
 
     /// Takes an attempt's result. Says so to operators where it is another than the last one's.
     pub(super) fn tried(&self, destination: &str, failed: Option<&str>) {
-        let now = if failed.is_some() { Self::NO } else { Self::YES };
-        let before = self.0.swap(now, Ordering::Relaxed);
+        let before = {
+            let mut tried = self.lock();
+            let before = tried.map_or(0, |tried| tried.failures);
+            let failures = failed.map_or(0, |_| before.saturating_add(1));
+            *tried = Some(Tried { at: Instant::now(), failures });
+            before
+        };
         match failed {
-            Some(error) if before != Self::NO => tracing::warn!(%destination, %error, "cannot connect"),
+            Some(error) if before == 0 => tracing::warn!(%destination, %error, "cannot connect"),
             Some(error) => tracing::debug!(%destination, %error, "still cannot connect"),
-            None if before == Self::NO => tracing::info!(%destination, "connected again"),
+            None if before > 0 => tracing::info!(%destination, "connected again"),
             None => {}
         }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Tried>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -244,7 +266,7 @@ impl Upstream {
     /// Tries to connect where there was a connection, or an attempt, and is none any more: so that it is known how things stand
     /// also while nobody calls.
     pub(super) async fn look(&self) {
-        if self.is_reachable().is_some() && self.open_connections() == 0 {
+        if self.reachable.is_due() && self.open_connections() == 0 {
             // Whether it worked is noted where it is tried.
             let _ = self.connection().await;
         }

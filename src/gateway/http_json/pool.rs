@@ -113,6 +113,7 @@ impl Pool {
     /// Tries to connect where the last attempt failed. A connection that comes of it waits for the next call.
     pub(super) async fn look(&self) {
         if self.is_reachable() == Some(false)
+            && self.reachable.is_due()
             && let Ok(connection) = self.connect().await
         {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);

@@ -148,10 +148,10 @@ impl Collector {
                 Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
             }
         };
-        // hyper has the address for its headers; the connection is ours to make.
+        // The connection is ours to make: tonic, which does no TLS here, takes no https:// but to say so in its requests.
         let plain = options.endpoint.replacen("https://", "http://", 1);
         let endpoint = Endpoint::from_shared(plain).map_err(|error| wrong(&error))?;
-        let endpoint = endpoint.connect_timeout(CONNECT).timeout(options.timeout);
+        let endpoint = endpoint.origin(uri).connect_timeout(CONNECT).timeout(options.timeout);
         Ok(Self {
             channel: endpoint.connect_with_connector_lazy(tower::service_fn(dial)),
             headers: options.headers.clone(),

@@ -163,8 +163,9 @@ impl Queue {
         let resource = Some(collector.resource.clone());
         let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
         let request = ExportTraceServiceRequest { resource_spans };
-        let sent = tokio::time::timeout(collector.timeout, send(collector, request)).await;
-        let sent = sent.unwrap_or_else(|_| Err(format!("not within {:?}", collector.timeout)));
+        let mut last = "no answer".to_owned();
+        let sent = tokio::time::timeout(collector.timeout, send(collector, request, &mut last)).await;
+        let sent = sent.unwrap_or_else(|_| Err(format!("not within {:?}: {last}", collector.timeout)));
         collector.tell(CONDITION, &sent);
         match sent {
             Ok(rejected) => {
@@ -177,8 +178,8 @@ impl Queue {
     }
 }
 
-/// Sends until the collector takes charge, or says that it never will. How many spans it rejected.
-async fn send(collector: &Collector, request: ExportTraceServiceRequest) -> Result<u64, String> {
+/// Sends until the collector takes charge, or says that it never will. How many spans it rejected; `last` is why the last try failed.
+async fn send(collector: &Collector, request: ExportTraceServiceRequest, last: &mut String) -> Result<u64, String> {
     let mut client = TraceServiceClient::new(collector.channel.clone());
     let mut pause = PAUSE;
     loop {
@@ -188,7 +189,7 @@ async fn send(collector: &Collector, request: ExportTraceServiceRequest) -> Resu
                 return Ok(partial.map_or(0, |partial| partial.rejected_spans.unsigned_abs()));
             }
             Err(status) if !may_be_sent_again(status.code()) => return Err(said(&status)),
-            Err(status) => tracing::debug!(error = %said(&status), "the collector does not take traces; trying again"),
+            Err(status) => *last = said(&status),
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
