@@ -197,12 +197,13 @@ interval = "500ms"
 
 
 def traces_of_both_nodes_are_one(world):
+    import echo_pb2
     from federation import CONSUMER, PROVIDER, wait_until
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     metadata = [TRACEPARENT, ("kopuro-user", PERSONAL[0]), ("kopuro-subject", PERSONAL[1]), ("kopuro-case", PERSONAL[2])]
     _, call = world.echo.Unary.with_call(
-        __import__("echo_pb2").Request(label="traced", payload=PERSONAL[3].encode()), timeout=20, metadata=metadata)
+        echo_pb2.Request(label="traced", payload=PERSONAL[3].encode()), timeout=20, metadata=metadata)
     exchange = dict(call.initial_metadata())["kopuro-exchange"]
     trace_id, caller = (bytes.fromhex(part) for part in TRACEPARENT[1].split("-")[1:3])
 
@@ -245,6 +246,12 @@ def metrics_arrive_at_the_collector(world):
     durable = [point for point in latest["kopuro_stage_seconds"].histogram.data_points if attributes(point)["stage"] == "durable"]
     assert durable[0].count == sum(durable[0].bucket_counts) > 0, durable
     assert latest["kopuro_stage_seconds"].unit == "s" and latest["kopuro_log_free_bytes"].unit == "By"
+
+
+def doctor_reaches_the_collector(world):
+    said = subprocess.run([world.federation.binary, "doctor", "--config", "tax/node.toml"], cwd=world.federation.folder,
+                          capture_output=True, text=True, timeout=60, check=False).stdout
+    assert f"good  collector: http://127.0.0.1:{world.collector.port} answers in" in said, said
 
 
 def prometheus_scrapes_both_nodes(world):
@@ -322,6 +329,7 @@ def a_log_without_space_is_told(world):
 CHECKS = [
     traces_of_both_nodes_are_one,
     metrics_arrive_at_the_collector,
+    doctor_reaches_the_collector,
     prometheus_scrapes_both_nodes,
     a_node_that_dies_is_told_by_itself_and_by_its_peer,
     a_certificate_that_ends_is_told,

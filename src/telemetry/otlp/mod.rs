@@ -10,6 +10,8 @@ mod spans;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::net::TcpStream;
@@ -112,6 +114,19 @@ impl Exporter {
 impl Drop for Exporter {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Whether the collector takes what this node would send: asked with a request that has nothing in it. How long it took.
+pub async fn ask(options: &OtlpOptions) -> Result<Duration, String> {
+    let collector = Collector::new(options, Health::starting()).map_err(|error| error.to_string())?;
+    let began = std::time::Instant::now();
+    let nothing = collector.request(ExportTraceServiceRequest::default());
+    let mut client = TraceServiceClient::new(collector.channel);
+    match tokio::time::timeout(options.timeout, client.export(nothing)).await {
+        Ok(Ok(_)) => Ok(began.elapsed()),
+        Ok(Err(status)) => Err(said(&status)),
+        Err(_) => Err(format!("no answer within {:?}", options.timeout)),
     }
 }
 
