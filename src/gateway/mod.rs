@@ -29,6 +29,7 @@ mod peer_log;
 mod proofs;
 mod provider;
 mod publication;
+mod reachable;
 mod recent;
 mod refusal;
 mod reload;

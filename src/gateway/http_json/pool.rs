@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Endpoint;
 use crate::gateway::body::BoxError;
+use crate::gateway::reachable::Reachable;
 use crate::gateway::refusal::Refusal;
-use crate::gateway::upstream::{Connections, Link, Reachable, UpstreamLimits, root_cause, secure};
+use crate::gateway::upstream::{Connections, Link, UpstreamLimits, root_cause, secure};
 use crate::trust::tls;
 use tonic::Code;
 
