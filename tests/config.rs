@@ -362,6 +362,45 @@ fn mistakes_in_node_toml_are_told_with_their_place() {
 }
 
 #[test]
+fn mistakes_about_a_collector_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    let told = |table: &str| {
+        fs::write(&path, format!("{NODE}[telemetry.otlp]\n{table}")).unwrap();
+        let config = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        config.otlp().map(drop).map_err(|error| error.to_string())
+    };
+    for good in ["http://127.0.0.1:4317", "http://[::1]:4317/", "https://collector.example:4317"] {
+        assert_eq!(told(&format!("endpoint = \"{good}\"\n")), Ok(()));
+    }
+    assert_eq!(told("endpoint = \"http://10.0.0.1:4317\"\ninsecure = true\n"), Ok(()));
+    let clear = told("endpoint = \"http://10.0.0.1:4317\"\n").unwrap_err();
+    assert_told(&clear, &["node.toml:22:12: telemetry.otlp.endpoint: ", "in the clear, and insecure is not set"]);
+    for bad in ["collector:4317", "https://collector", "https://collector:4317/v1/traces", "ftp://127.0.0.1:4317"] {
+        let error = told(&format!("endpoint = \"{bad}\"\n")).unwrap_err();
+        assert_told(&error, &["is no address of a collector; write https://host:4317"]);
+    }
+    let headers = folder.path().join("headers");
+    let with_headers = |text: &str, mode| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(&headers, text).unwrap();
+        fs::set_permissions(&headers, fs::Permissions::from_mode(mode)).unwrap();
+        told("endpoint = \"http://127.0.0.1:4317\"\nheaders = { file = \"headers\" }\n")
+    };
+    assert_eq!(with_headers("authorization: Bearer s3cret\n\nx-scope: kg\n", 0o600), Ok(()));
+    let wrong = with_headers("authorization: Bearer s3cret\ns3cret\n", 0o600).unwrap_err();
+    assert_told(&wrong, &["telemetry.otlp.headers: line 2 is no header"]);
+    assert!(!wrong.contains("s3cret"), "{wrong}");
+    assert_told(&with_headers("authorization: x\n", 0o644).unwrap_err(), &["telemetry.otlp.headers", "chmod 600"]);
+    let rest = "sample = 1.5\ntraces = false\nmetrics = false\nroots = \"none.pem\"\n";
+    let several = told(&format!("endpoint = \"http://127.0.0.1:4317\"\n{rest}")).unwrap_err();
+    assert_told(
+        &several,
+        &["sample: 1.5 is no part", "neither traces nor metrics", "telemetry.otlp.roots: ", "none.pem"],
+    );
+}
+
+#[test]
 fn endpoints() {
     let endpoint = |text: &str| text.parse::<config::Endpoint>();
     let v6 = endpoint("https://[::1]:9001").unwrap();

@@ -53,6 +53,7 @@ mod services;
 mod subject_access;
 mod subjects;
 mod telemetry;
+mod traces;
 mod typed;
 mod typed_edges;
 mod typing_config;

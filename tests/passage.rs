@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use kopuro::gateway::Node;
 use kopuro::log::checkpoint::Checkpoint;
 use kopuro::log::entry::{Kind, Outcome, Slot};
 use kopuro::log::entry_proof::EntryProof;
@@ -37,6 +38,13 @@ fn refused(answer: &Answered) -> (Code, String) {
     (status.code(), reason(status).map(|(reason, _)| reason).unwrap_or_default())
 }
 
+/// What a node's counter says.
+async fn counted(node: &Node, series: &str) -> u64 {
+    let (_, metrics) = admin(node.admin_addr(), "/metrics").await.unwrap();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    value.map_or(0, |value| value.trim().parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_between_nodes_is_shown_to_be_logged_and_logs_entangle() {
     let mut running = Running::start().await;
@@ -61,10 +69,8 @@ async fn every_message_between_nodes_is_shown_to_be_logged_and_logs_entangle() {
     // What they have shown is proven to be of one history.
     for node in [&running.consumer, &running.provider] {
         eventually("the peer's checkpoints are proven", async || {
-            let (_, metrics) = admin(node.admin_addr(), "/metrics").await.unwrap();
-            metrics
-                .contains("kopuro_peer_consistency_proofs_total{node=\"KG/GOV/1/_node/main\",result=\"proven\"}")
-                .then_some(())
+            let series = r#"kopuro_peer_consistency_proofs_total{node="KG/GOV/1/_node/main",result="proven"}"#;
+            (counted(node, series).await > 0).then_some(())
         })
         .await;
     }
@@ -281,6 +287,13 @@ async fn an_answer_without_a_proof_that_holds_is_withheld() {
         "{}",
         told(&Running::entries(&consumer)).len()
     );
+    // Operators learn which peer it was.
+    for (why, times) in [("PROOF_MISSING", 2), ("PROOF_INVALID", 8)] {
+        let labels = r#"node="KG/GOV/1/_node/main",peer="KG/GOV/2/_node/main""#;
+        let series = format!("kopuro_peer_misbehaviour_total{{{labels},reason=\"{why}\"}}");
+        let count = counted(&consumer, &series).await;
+        assert!(count >= times, "{series} {count}");
+    }
     consumer.stop().await;
 }
 

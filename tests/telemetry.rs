@@ -1,12 +1,18 @@
 //! Health and metrics as operators get them: over a socket.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kopuro::telemetry::metrics::{Listener, NodeMetrics, Stage, install};
+use kopuro::telemetry::metrics::{ALL, Kind, Listener, NodeMetrics, Stage, When, install};
 use kopuro::telemetry::{Health, Status, admin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+
+use crate::harness::collector::Collector;
+use crate::harness::probe::ProbeClient;
+use crate::harness::process::Process;
+use crate::harness::{CONSUMER, DESK, Federation, PROVIDER, admin as ask};
 
 async fn get(address: std::net::SocketAddr, path: &str, accept: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -116,4 +122,118 @@ fn a_node_at_a_glance() {
     demo.interrupt();
     let gone = status(&[]);
     assert!(!gone.status.success() && String::from_utf8_lossy(&gone.stderr).contains("is the node running?"));
+}
+
+/// The first cell of every row of operators' table: what they are promised.
+fn documented() -> BTreeSet<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let cells = text.lines().filter(|line| line.starts_with("| `kopuro_")).filter_map(|line| line.split('|').nth(1));
+    cells.flat_map(|cell| cell.split(',')).map(|name| name.trim().trim_matches('`').to_owned()).collect()
+}
+
+/// Names and kinds of what is told, and which of it has a help text.
+fn told(text: &str) -> (BTreeMap<&str, &str>, BTreeSet<&str>) {
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let helped = text.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.split_once(' ')?.0)).collect();
+    (kinds, helped)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_documents_promise_is_what_nodes_tell() {
+    let names: BTreeSet<String> = ALL.iter().map(|metric| metric.name.to_owned()).collect();
+    assert_eq!(documented(), names, "docs/operate.md, and src/telemetry/metrics/told.rs");
+
+    // Processes of their own: in this one, others' nodes and witnesses tell theirs.
+    let collector = Collector::start().await;
+    let mut federation = Federation::new();
+    federation.write_files(&format!(
+        "[publish]\nstore = \"public\"\n[telemetry.otlp]\nendpoint = \"http://{}\"\ndelay = \"50ms\"\n",
+        collector.address
+    ));
+    let probe = federation.start_probe().await;
+    let nodes = [Process::start(&federation, PROVIDER).await, Process::start(&federation, CONSUMER).await];
+    let desk = federation.issue(DESK);
+    let client = ProbeClient::new(federation.channel(nodes[1].systems, &desk).await.unwrap());
+    client.unary("x").await.unwrap();
+    client.unary_at("/kopuro.test.v1.Probe/Nonsense", "x").await.unwrap_err();
+
+    let always = [When::Always, When::Published, When::Exporting];
+    let expected: BTreeSet<&str> =
+        ALL.iter().filter(|metric| always.contains(&metric.when)).map(|metric| metric.name).collect();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let texts = loop {
+        let mut texts = Vec::new();
+        for node in &nodes {
+            texts.push(ask(node.admin, "/metrics").await.unwrap().1);
+        }
+        let all = texts.concat();
+        let (kinds, _) = told(&all);
+        let missing: Vec<_> = expected.iter().filter(|name| !kinds.contains_key(*name)).collect();
+        if missing.is_empty() {
+            break texts;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no node tells {missing:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for text in &texts {
+        let (kinds, helped) = told(text);
+        for (name, kind) in &kinds {
+            let known =
+                ALL.iter().find(|metric| metric.name == *name).unwrap_or_else(|| panic!("{name} is on no list"));
+            let wanted = match known.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            assert_eq!((*kind, helped.contains(name)), (wanted, true), "{name}");
+            assert!(!matches!(known.when, When::Witness | When::Monitor), "{name}");
+        }
+    }
+    let all = texts.concat();
+    for expected in [
+        r#"kopuro_refused_total{node="KG/GOV/1/_node/main",side="consumer",reason="METHOD_UNKNOWN"} 1"#,
+        r#"kopuro_stage_seconds_count{node="KG/GOV/1/_node/main",stage="accept"} 1"#,
+        r#"kopuro_stage_seconds_count{node="KG/GOV/2/_node/main",stage="backend"} 1"#,
+        r#"kopuro_peer_reachable{node="KG/GOV/1/_node/main",peer="KG/GOV/2/_node/main"} 1"#,
+        r#"kopuro_backend_reachable{node="KG/GOV/2/_node/main",system="KG/GOV/2/probe"} 1"#,
+        r#"kopuro_expiry_timestamp_seconds{node="KG/GOV/1/_node/main",what="crl"} "#,
+    ] {
+        assert!(all.contains(expected), "{expected} in {all}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+    drop(probe);
+}
+
+/// Without anybody calling: an operator has to learn of it before the callers do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_gone_and_comes_back_is_told() {
+    let mut federation = Federation::new();
+    federation.write_files("");
+    let probe = federation.start_probe().await;
+    let mut provider = Process::start(&federation, PROVIDER).await;
+    let consumer = Process::start(&federation, CONSUMER).await;
+    let desk = federation.issue(DESK);
+    let client = ProbeClient::new(federation.channel(consumer.systems, &desk).await.unwrap());
+    client.unary("x").await.unwrap();
+    let becomes = async |reachable: u8| {
+        let line =
+            format!("kopuro_peer_reachable{{node=\"KG/GOV/1/_node/main\",peer=\"KG/GOV/2/_node/main\"}} {reachable}\n");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
+        while !ask(consumer.admin, "/metrics").await.unwrap().1.contains(&line) {
+            assert!(tokio::time::Instant::now() < deadline, "never told: {line}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    becomes(1).await;
+    provider.kill();
+    becomes(0).await;
+    let provider = Process::start(&federation, PROVIDER).await;
+    becomes(1).await;
+    client.unary("again").await.unwrap();
+    consumer.stop().await;
+    provider.stop().await;
+    drop(probe);
 }

@@ -94,7 +94,8 @@ async fn examine(args: &Args, findings: &mut Findings) -> anyhow::Result<()> {
     findings.tell_all(there::peers(&loaded).await)?;
     findings.tell_all(there::backends(&loaded).await)?;
     findings.tell_all(there::witnesses(&config).await)?;
-    findings.tell_all(there::publication(&config, &loaded).await)
+    findings.tell_all(there::publication(&config, &loaded).await)?;
+    findings.tell_all(there::collector(&config).await)
 }
 
 fn problems(error: &ConfigError) -> Vec<Finding> {

@@ -13,6 +13,7 @@ mod limits;
 mod private;
 mod publish;
 pub mod request;
+mod telemetry;
 pub(crate) mod units;
 mod watch;
 mod witness;
@@ -32,6 +33,7 @@ pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
 pub use private::{Private, Retention, SealingKey, Secret, Token};
 pub use publish::{Portal, Publish, RequestRate};
+pub use telemetry::{Otlp, Telemetry};
 pub use watch::{Change, Watch, watch};
 pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessTls, load_witness};
 
@@ -71,6 +73,9 @@ pub struct NodeConfig {
     /// Who cosigns its checkpoints before they are published. Default nobody.
     #[serde(default)]
     pub witness: Option<Witness>,
+    /// Where traces and metrics go besides. Default nowhere.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// Its member's back-ends, by system name.
     #[serde(default)]
     pub backends: BTreeMap<String, Backend>,
@@ -312,6 +317,7 @@ impl NodeConfig {
             &mut self.policy.outbound,
         ];
         self.private.resolve(base);
+        self.telemetry.resolve(base);
         let optional = self.backends.values_mut().filter_map(|backend| backend.ca.as_mut());
         let witness = self.witness.iter_mut().flat_map(Witness::paths);
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);

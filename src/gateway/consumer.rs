@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Request, Response};
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -21,6 +22,8 @@ use super::view::View;
 use crate::log::entry::Side;
 use crate::policy::Denial;
 use crate::schema::Service;
+use crate::telemetry::metrics::Stage;
+use crate::telemetry::trace::Trace;
 use crate::trust::identity::{Identity, SystemId};
 
 /// Longest service or method name that is taken: protobuf names are far shorter, and an entry has to hold it.
@@ -31,11 +34,15 @@ pub(super) async fn consume(gateway: &Arc<Gateway>, caller: &Caller, request: Re
     let started = Instant::now();
     let view = gateway.view();
     let (mut parts, body) = request.into_parts();
-    let mut exchange = Exchange::new(gateway, Side::Consumer, Uuid::now_v7(), address(caller.address));
+    let trace = Trace::take(&mut parts.headers, gateway.sampling());
+    let span = Trace::log_span(trace.as_ref());
+    let mut exchange = Exchange::new(gateway, Side::Consumer, Uuid::now_v7(), address(caller.address), trace);
     caller.peer.identity.to_string().clone_into(&mut exchange.consumer);
-    match authorise(gateway, &view, caller, &mut parts, &mut exchange, started) {
-        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).await,
-        Err(refusal) => leg::refuse(exchange, &refusal).await,
+    let authorised = span.in_scope(|| authorise(gateway, &view, caller, &mut parts, &mut exchange, started));
+    gateway.metrics.stage(Stage::Check, started.elapsed());
+    match authorised {
+        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).instrument(span).await,
+        Err(refusal) => leg::refuse(exchange, &refusal).instrument(span).await,
     }
 }
 
@@ -81,6 +88,7 @@ fn authorise(
         .method_of(&provider, &exchange.service, &exchange.method)
         .ok_or_else(|| Refusal::method_unknown(&exchange.service, &exchange.method))?
         .clone();
+    exchange.traced.is_known = true;
 
     let denied = |denial| Refusal::denied(&denial, consumer, service.name(), method.descriptor.name());
     gateway.callers.check(consumer).map_err(denied)?;

@@ -30,6 +30,7 @@ use super::peer_log::PeerLog;
 use super::proofs;
 use super::refusal::Refusal;
 use super::status;
+use super::traced::Traced;
 use super::typed::{Gathered, Withheld};
 use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
 use crate::log::entry_proof::EntryProof;
@@ -37,6 +38,7 @@ use crate::log::further::{Direction, FurtherFields};
 use crate::log::{Appended, Log};
 use crate::policy::Publication;
 use crate::telemetry::metrics::{NodeMetrics, Stage};
+use crate::telemetry::trace::Trace;
 use crate::trust::identity::MemberId;
 
 /// Where entries go.
@@ -158,6 +160,8 @@ pub(super) struct Exchange {
     pub(super) peer_log: Option<Arc<PeerLog>>,
     /// A checkpoint of the other side's log, to be kept in the next entry.
     pub(super) peer_checkpoint: String,
+    /// Of which no entry says anything.
+    pub(super) traced: Traced,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,10 +173,11 @@ enum State {
 
 impl Exchange {
     /// An exchange of which nothing is recorded yet. With a nil id it gets one of its own when something is.
-    pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String) -> Self {
+    pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String, trace: Option<Trace>) -> Self {
         gateway.metrics.in_flight().increment(1.0);
         let key = if gateway.recorder.is_on() { ExchangeKey::generate() } else { ExchangeKey::unused() };
         Self {
+            traced: Traced::new(gateway, trace),
             schema: None,
             gathered: Arc::new(Mutex::new(FurtherFields::new(&key))),
             closed: Arc::default(),
@@ -372,7 +377,7 @@ impl Exchange {
         appended
     }
 
-    fn count(&self, ending: &Ending) {
+    fn count(&mut self, ending: &Ending) {
         let (outcome, of_provider) = match ending.outcome {
             Outcome::Ok => ("ok", false),
             Outcome::Error => ("error", false),
@@ -383,7 +388,15 @@ impl Exchange {
             self.metrics.exchange_ended(consumer, provider, outcome);
         }
         self.metrics.exchange_took(self.side == Side::Provider, self.began.elapsed());
+        self.traced.ends(outcome, ending);
+        let reason = ending.reason.as_ref().map(|(reason, _)| reason.as_str());
+        tracing::debug!(exchange = %self.id, side = ?self.side, consumer = %self.consumer, provider = %self.provider,
+            service = %self.service, method = %self.method, outcome, reason, "exchange ended");
         if let (true, Some((reason, side))) = (of_provider, &ending.reason) {
+            let misbehaved = *side == self.side && Refusal::MISBEHAVIOUR.contains(&reason.as_str());
+            if let Some(log) = self.peer_log.as_ref().filter(|_| misbehaved) {
+                self.metrics.peer_misbehaved(log.node(), reason);
+            }
             let side = if *side == Side::Provider { "provider" } else { "consumer" };
             self.metrics.refused(side, reason);
             let method = format!("{}/{}", self.service, self.method);
@@ -485,6 +498,7 @@ impl Drop for Exchange {
                 self.recorder.append_later(draft, self.running.clone());
             }
         }
+        std::mem::take(&mut self.traced).tell(self, self.began);
     }
 }
 

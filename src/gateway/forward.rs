@@ -430,6 +430,6 @@ pub(super) fn collect_refusal(error: CollectError, hop: &Hop) -> Refusal {
     }
 }
 
-fn status_of(trailers: &HeaderMap) -> Option<i32> {
+pub(super) fn status_of(trailers: &HeaderMap) -> Option<i32> {
     trailers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Gateway;
 use super::body::{Answer, Arriving, CollectError, End, MeteredRequest, Outgoing, Whole};
@@ -61,6 +62,18 @@ pub(super) enum Next {
     Local(Arc<View>),
 }
 
+impl Next {
+    /// As a trace has it: what it is, and its address where anything leaves the node.
+    fn told(&self) -> (&'static str, &str) {
+        match self {
+            Self::Remote(upstream, Hop::Peer(_)) => ("peer", upstream.address()),
+            Self::Remote(upstream, Hop::Backend(_)) => ("backend", upstream.address()),
+            Self::HttpJson(backend, _) => ("backend", backend.address()),
+            Self::Local(_) => ("local", ""),
+        }
+    }
+}
+
 impl Leg {
     /// Carries the call to its end, or to where its answer streams.
     pub(super) async fn run(
@@ -95,10 +108,11 @@ impl Leg {
                 let (sender, receiver) = forward::frames();
                 let Self { exchange, plan: Plan { next, bounds, provider, permit, .. } } = *self;
                 let hop = hop_of(&next, &provider);
-                tokio::spawn(async move {
+                let following = async move {
                     forward::follow(body, sender, exchange, judged, hop, bounds, request).await;
                     drop((in_flight, permit));
-                });
+                };
+                tokio::spawn(following.in_current_span());
                 respond(headers, Answer::Stream(receiver))
             }
             Err(refusal) => refuse(self.exchange, &refusal).await,
@@ -120,7 +134,9 @@ impl Leg {
             let (body, progress) = MeteredRequest::new(body, bounds.message, judged, recorder, end);
             (Outgoing::Stream(Box::new(body)), Sent::Stream(progress))
         } else {
+            let began = Instant::now();
             let (mut whole, totals) = collect_request(body, gateway, bounds).await?;
+            gateway.metrics.stage(Stage::Accept, began.elapsed());
             if let (Some(log), Some(proven)) = (&self.exchange.peer_log, &self.plan.proven) {
                 proofs::payload(log, proven, &totals)?;
             }
@@ -156,6 +172,8 @@ impl Leg {
 
         let progress = sent.progress();
         let began = Instant::now();
+        let (to, address) = plan.next.told();
+        self.exchange.traced.leaves(to, address);
         let hop = hop_of(&plan.next, &plan.provider);
         let (response, in_flight) = match &plan.next {
             Next::Remote(upstream, hop) => {
@@ -182,6 +200,9 @@ impl Leg {
         gateway.metrics.stage(stage, began.elapsed());
         let answered =
             forward::receive(response, in_flight, &hop, plan.method.server_streaming, &plan.bounds, progress).await?;
+        if let Answered::Whole { trailers, .. } = &answered {
+            self.exchange.traced.answered(forward::status_of(trailers));
+        }
         Ok((self.shown(answered, &sent)?, sent, opening))
     }
 
@@ -261,6 +282,7 @@ impl Leg {
     fn tell(&self, headers: &mut HeaderMap) {
         let Plan { consumer, provider, call, .. } = &self.plan;
         forward::mark(headers, &self.exchange);
+        self.exchange.traced.put(headers);
         headers.remove(metadata::PUBLICATION);
         if self.exchange.side() == Side::Consumer {
             metadata::put(headers, metadata::PUBLICATION, &self.exchange.class.to_string());

@@ -14,6 +14,7 @@ pub mod backup;
 mod body;
 mod catalogue;
 mod consumer;
+mod destinations;
 mod exchange;
 mod forward;
 mod framing;
@@ -30,6 +31,7 @@ mod peer_log;
 mod proofs;
 mod provider;
 mod publication;
+mod reachable;
 mod recent;
 mod refusal;
 mod reload;
@@ -37,6 +39,7 @@ mod restored;
 mod stall;
 pub mod status;
 mod strangers;
+mod traced;
 mod typed;
 mod untaken;
 mod upstream;
@@ -67,6 +70,8 @@ use crate::config::Limits;
 use crate::policy::CallerLimits;
 use crate::schema::Method;
 use crate::telemetry::metrics::NodeMetrics;
+use crate::telemetry::otlp::Spans;
+use crate::telemetry::trace::Sampling;
 
 /// What all connections of a node share.
 pub(crate) struct Gateway {
@@ -82,6 +87,8 @@ pub(crate) struct Gateway {
     recent: Mutex<RecentExchanges>,
     callers: CallerLimits,
     draining: AtomicBool,
+    /// Where exchanges are told whose trace is recorded; none where no traces are exported.
+    spans: Option<Spans>,
     metrics: Arc<NodeMetrics>,
 }
 
@@ -89,6 +96,11 @@ impl Gateway {
     /// Everything that reloads together, as it is now.
     fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// Which traces this node records.
+    fn sampling(&self) -> Option<Sampling> {
+        self.spans.as_ref().map(Spans::sampling)
     }
 
     /// A place among the exchanges in flight, if the node may carry any.

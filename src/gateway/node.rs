@@ -25,6 +25,7 @@ use super::accept::Listener;
 use super::backup;
 use super::body::Budget;
 use super::catalogue::CatalogueService;
+use super::destinations;
 use super::exchange::{self, Recorder};
 use super::node_grants::NodeGrantsService;
 use super::node_log::{self, NodeLogService};
@@ -51,6 +52,7 @@ use crate::oversight::subject::{self, SubjectLimits, SubjectService};
 use crate::policy::CallerLimits;
 use crate::schema::Catalogue;
 use crate::telemetry::metrics::{Listener as Role, NodeMetrics};
+use crate::telemetry::otlp::Exporter;
 use crate::telemetry::{self, Status};
 use crate::trust::directory::Source;
 use crate::trust::identity::{Identity, SystemId};
@@ -101,6 +103,9 @@ pub enum NodeError {
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
+    /// Traces and metrics cannot be exported.
+    #[error(transparent)]
+    Otlp(#[from] telemetry::otlp::OtlpError),
     /// A name is no identity.
     #[error(transparent)]
     Identity(#[from] crate::trust::identity::IdentityError),
@@ -130,6 +135,7 @@ pub struct Node {
     workers: Arc<Workers>,
     background: Vec<JoinHandle<()>>,
     drain_limit: Duration,
+    exporter: Option<Exporter>,
 }
 
 /// What closes with the log.
@@ -149,6 +155,8 @@ impl Node {
 
     /// Starts with what [`config::open`] gave.
     pub async fn start_checked(config: NodeConfig, source: Source, loaded: Loaded) -> Result<Self, NodeError> {
+        // First: what the log tells while it opens would be lost.
+        telemetry::metrics::install()?;
         let (log, index, follower, open) = open_log(&config).await?;
         Self::serve(config, Files { source, loaded }, Some((log, index, follower)), open).await
     }
@@ -181,6 +189,10 @@ impl Node {
         let (limits, retention) = (config.limits.clone(), config.log_retention());
         let identity = Identity::Node { member: config.node.member.clone(), name: config.node.name.as_str().into() };
         let metrics_handle = telemetry::metrics::install()?;
+        let health = telemetry::Health::starting();
+        let exporter = config.otlp()?;
+        let exporter = exporter.map(|options| Exporter::start(&options, metrics_handle.clone(), health.clone()));
+        let exporter = exporter.transpose()?;
         let metrics = Arc::new(NodeMetrics::new(identity.to_string()));
         reload::tell_expiry(&metrics, &files.loaded);
         let connections = Connections::default();
@@ -204,6 +216,7 @@ impl Node {
             recent: Mutex::new(recent),
             callers: CallerLimits::new(limits.caller_rate(), limits.callers.get()),
             draining: AtomicBool::new(false),
+            spans: exporter.as_ref().and_then(Exporter::spans).cloned(),
             metrics: metrics.clone(),
             limits,
         });
@@ -218,7 +231,6 @@ impl Node {
             None => None,
         };
 
-        let health = telemetry::Health::starting();
         let workers = Arc::new(Workers::start(gateway.limits.workers).map_err(NodeError::Workers)?);
         let drain = CancellationToken::new();
         let abort = CancellationToken::new();
@@ -277,6 +289,7 @@ impl Node {
             )),
             tokio::spawn(tell_ready(health.clone(), ready, metrics.clone())),
             tokio::spawn(reload.clone().follow(drain.clone())),
+            tokio::spawn(destinations::follow(gateway.clone(), drain.clone())),
             tokio::spawn(node_log::follow(gateway.clone(), contradictions, health.clone(), abort.clone())),
         ];
         if let Some((log, ..)) = &log {
@@ -312,6 +325,7 @@ impl Node {
             workers,
             background,
             drain_limit,
+            exporter,
         })
     }
 
@@ -380,6 +394,9 @@ impl Node {
             // Joins their threads, which are between two batches at most.
             let _ = tokio::task::spawn_blocking(move || drop((keeper, follower))).await;
             log.close().await;
+        }
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
         }
         tracing::info!("the node is down");
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use http::request::Parts;
 use http::{Request, Response};
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -22,6 +23,8 @@ use super::typed::Types;
 use super::view::View;
 use crate::log::entry::Side;
 use crate::policy::Denial;
+use crate::telemetry::metrics::Stage;
+use crate::telemetry::trace::Trace;
 use crate::trust::identity::Identity;
 
 /// Carries a call of another member's node.
@@ -47,16 +50,20 @@ async fn run(
 ) -> Response<Answer> {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
+    let trace = Trace::take(&mut parts.headers, gateway.sampling());
+    let span = Trace::log_span(trace.as_ref());
     let from = caller.map_or_else(|| "local".to_owned(), |caller| address(caller.address));
     // Until the other node's id is known to be its to use, a refusal is recorded under one of our own.
-    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::nil(), from);
+    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::nil(), from, trace);
     if let Some(caller) = caller {
         exchange.consumer = caller.peer.identity.to_string();
         exchange.to_peer = gateway.recorder.is_on();
     }
-    match authorise(gateway, view, caller, &mut parts, &mut exchange, started) {
-        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).await,
-        Err(refusal) => leg::refuse(exchange, &refusal).await,
+    let authorised = span.in_scope(|| authorise(gateway, view, caller, &mut parts, &mut exchange, started));
+    gateway.metrics.stage(Stage::Check, started.elapsed());
+    match authorised {
+        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).instrument(span).await,
+        Err(refusal) => leg::refuse(exchange, &refusal).instrument(span).await,
     }
 }
 
@@ -123,6 +130,7 @@ fn authorise(
     let service = view.catalogue.service(service_name).ok_or_else(|| Refusal::service_unknown(service_name))?;
     let offer = service.offer(&provider).ok_or_else(|| Refusal::provider_unknown(&provider, service_name))?;
     let method = offer.method(method_name).ok_or_else(|| Refusal::method_unknown(service_name, method_name))?.clone();
+    exchange.traced.is_known = true;
 
     let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
     let (number, grant) = view

@@ -36,6 +36,9 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// Reasons for which what a peer sent is refused that only a peer gives who does not do what it must.
+    pub(super) const MISBEHAVIOUR: [&str; 3] = ["PROOF_MISSING", "PROOF_INVALID", "PEER_LOG_CONTRADICTS"];
+
     fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), retry_after: None }
     }

@@ -149,9 +149,12 @@ impl Reload {
     }
 }
 
-/// What certificate and directory are in force, and until when.
+/// What certificate, directory and CRLs are in force, and until when.
 pub(super) fn tell_expiry(metrics: &NodeMetrics, loaded: &Loaded) {
     metrics.expires("certificate", loaded.certificate_until_unix);
     metrics.expires("directory", loaded.directory.expires.unix_timestamp());
+    if let Some(first) = loaded.anchors.crls().iter().map(|crl| crl.next_update_unix).min() {
+        metrics.expires("crl", first);
+    }
     metrics.directory_version(loaded.directory.version);
 }

@@ -85,7 +85,7 @@ pub struct DestinationStatus {
     pub address: String,
     /// Open connections; none are opened before they are needed.
     pub connections: usize,
-    /// A connection has just failed.
+    /// The last attempt to connect failed.
     pub failing: bool,
     /// A peer whose log contradicts itself: it is refused.
     pub contradicts: bool,
@@ -107,13 +107,14 @@ impl StatusSource {
         let view = gateway.view();
         let health = self.health.now();
         let contradicting = gateway.peer_logs.contradicting();
-        let destination = |name: String, (address, connections, failing): (&str, usize, bool)| DestinationStatus {
-            address: address.to_owned(),
-            connections,
-            failing,
-            contradicts: contradicting.contains(&name),
-            name,
-        };
+        let destination =
+            |name: String, (address, connections, reachable): (&str, usize, Option<bool>)| DestinationStatus {
+                address: address.to_owned(),
+                connections,
+                failing: reachable == Some(false),
+                contradicts: contradicting.contains(&name),
+                name,
+            };
         let mut peers: Vec<_> =
             view.all_peers().map(|peer| destination(peer.identity.to_string(), peer.upstream.standing())).collect();
         let mut backends: Vec<_> =

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::body::{BoxError, Outgoing};
+use super::reachable::Reachable;
 use super::workers;
 
 /// HTTP/2 flow-control window of a stream: what one slow reader can make us hold.
@@ -64,6 +65,7 @@ pub(super) struct Upstream {
     all: Connections,
     /// Of each worker, and last of all other threads: an exchange goes on by a connection of its own thread.
     pools: Box<[Pool]>,
+    reachable: Reachable,
 }
 
 /// The connections of one thread.
@@ -164,7 +166,7 @@ impl Upstream {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(address.as_str()).path_and_query("/").build()?;
         let pools = (0..=limits.workers).map(|_| Pool::default()).collect();
-        Ok(Self { name, address, uri, tls, limits, all, pools })
+        Ok(Self { name, address, uri, tls, limits, all, pools, reachable: Reachable::default() })
     }
 
     /// Sends a call; its URI's scheme and authority become this destination's.
@@ -199,9 +201,23 @@ impl Upstream {
         }
     }
 
-    /// Address, open connections, and whether connecting has just failed.
-    pub(super) fn standing(&self) -> (&str, usize, bool) {
-        (&self.address, self.open_connections(), self.has_just_failed())
+    /// Address, open connections, and whether it could be reached when that was last tried.
+    pub(super) fn standing(&self) -> (&str, usize, Option<bool>) {
+        (&self.address, self.open_connections(), self.reachable.now())
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Tries to connect where there was a connection, or an attempt, and is none any more: so that it is known how things stand
+    /// also while nobody calls.
+    pub(super) async fn look(&self) {
+        if self.reachable.is_due() && self.open_connections() == 0 {
+            // Whether it worked is noted where it is tried.
+            let _ = self.connection(self.pool()).await;
+        }
     }
 
     /// Open connections at this moment.
@@ -258,6 +274,7 @@ impl Upstream {
         match result {
             Ok(connection) => {
                 *last = None;
+                self.reachable.tried(&self.name, None);
                 let connection = Arc::new(connection);
                 self.all.add(&connection.link);
                 pool.lock().push(connection.clone());
@@ -265,7 +282,7 @@ impl Upstream {
             }
             Err(why) => {
                 let why = format!("{}: {why}", self.address);
-                tracing::warn!(destination = %self.name, error = %why, "cannot connect");
+                self.reachable.tried(&self.name, Some(&why));
                 *last = Some((Instant::now(), why.clone()));
                 Err(UpstreamError::Unreachable(why))
             }

@@ -185,11 +185,19 @@ impl View {
 }
 
 impl Backend {
-    /// Address, open connections, and whether connecting has just failed.
-    pub(super) fn standing(&self) -> (&str, usize, bool) {
+    /// Address, open connections, and whether it could be reached when that was last tried.
+    pub(super) fn standing(&self) -> (&str, usize, Option<bool>) {
         match self {
             Self::Grpc(upstream) => upstream.standing(),
             Self::HttpJson(backend) => backend.standing(),
+        }
+    }
+
+    /// Tries to connect where it was connected, or was to be, and is not.
+    pub(super) async fn look(&self) {
+        match self {
+            Self::Grpc(upstream) => upstream.look().await,
+            Self::HttpJson(backend) => backend.look().await,
         }
     }
 

@@ -194,7 +194,8 @@ impl Writer {
 
         // 6 apply
         let bytes: usize = self.batch.stored.iter().map(|stored| stored.entry.len()).sum();
-        self.shared.kept_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let kept = self.shared.kept_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        metrics::gauge!("kopuro_log_bytes").set(kept as f64);
         let before = std::mem::replace(&mut self.edge, edge);
         let mut tiles = self.shared.tiles.write().unwrap_or_else(PoisonError::into_inner);
         completed.into_iter().for_each(|(level, index, hash)| tiles.note(level, index, hash));

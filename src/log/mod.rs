@@ -225,9 +225,14 @@ impl Log {
         }
         metrics::gauge!("kopuro_log_entries").set(size as f64);
         metrics::gauge!("kopuro_log_first_entry").set(Base::first(&replay.base) as f64);
+        metrics::gauge!("kopuro_log_bytes").set(replay.bytes as f64);
+        for counted in ["kopuro_log_erased_total", "kopuro_log_opened_total"] {
+            metrics::counter!(counted).increment(0);
+        }
 
         let mut watermark = Watermark { folder: folder.clone(), warn: warn_free, refuse: refuse_free, looked: None };
         let health = watermark.look().unwrap_or(LogHealth::Healthy);
+        shared::tell_refusing(&health);
         let queue = queue.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared::new(Parts {
             store: Box::new(store),

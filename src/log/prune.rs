@@ -54,7 +54,8 @@ impl Shared {
             // Readers are turned away first: nobody takes what is being removed for damage.
             self.set_base(next.clone());
             store.prune(&next)?;
-            self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let kept = self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
+            metrics::gauge!("kopuro_log_bytes").set(kept as f64);
             Ok(cut - first)
         })
     }

@@ -88,7 +88,7 @@ const NOT_A_KEY: &str = "neither 32 bytes nor 64 hexadecimal digits";
 
 impl SecretSource {
     /// The secret as text, without white space at its end.
-    pub(super) fn text(&self) -> Result<Zeroizing<String>, LogError> {
+    pub(crate) fn text(&self) -> Result<Zeroizing<String>, LogError> {
         let (from, text) = match self {
             Self::File(path) => (path.clone(), content(path)?),
             Self::Credential(name) => {

@@ -183,8 +183,7 @@ impl Shared {
     }
 
     pub(super) fn set_health(&self, health: LogHealth) {
-        let refusing = matches!(health, LogHealth::Refusing { .. });
-        metrics::gauge!("kopuro_log_refusing").set(if refusing { 1.0 } else { 0.0 });
+        tell_refusing(&health);
         self.health.send_replace(health);
     }
 
@@ -292,4 +291,10 @@ impl Subtrees for StoredTree<'_> {
         subtree.iter().for_each(|leaf| edge.push(*leaf));
         Ok(edge.root())
     }
+}
+
+/// Tells the metrics whether the log takes entries.
+pub(super) fn tell_refusing(health: &LogHealth) {
+    let refusing = matches!(health, LogHealth::Refusing { .. });
+    metrics::gauge!("kopuro_log_refusing").set(if refusing { 1.0 } else { 0.0 });
 }

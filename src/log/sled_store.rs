@@ -58,7 +58,12 @@ pub(super) struct SledStore {
 impl SledStore {
     /// Whether the folder has a store in it.
     pub(super) fn exists(folder: &Path) -> bool {
-        folder.join(FOLDER).join("db").exists()
+        Self::file_of(folder).exists()
+    }
+
+    /// sled's own file in a data folder.
+    pub(super) fn file_of(folder: &Path) -> PathBuf {
+        folder.join(FOLDER).join("db")
     }
 
     /// Opens the store of a folder, or makes an empty one; the folder itself exists. Everything opened is durable as

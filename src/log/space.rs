@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::error::LogHealth;
+use super::sled_store::SledStore;
 
 /// How often the writer looks.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +36,9 @@ impl Watermark {
             }
         };
         metrics::gauge!("kopuro_log_free_bytes").set(free as f64);
+        if let Ok(store) = std::fs::metadata(SledStore::file_of(&self.folder)) {
+            metrics::gauge!("kopuro_log_store_bytes").set(store.len() as f64);
+        }
         Some(if free < self.refuse {
             let reason = format!("{free} bytes free, below the mark of {}", self.refuse).into();
             LogHealth::Refusing { reason, until_restart: false }

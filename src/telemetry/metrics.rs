@@ -1,48 +1,23 @@
 //! Metrics: names, help texts, buckets, and a node's own handles to them.
-//!
-//! | name | labels | what |
-//! |---|---|---|
-//! | `kopuro_exchanges_total` | node, consumer, provider, outcome | exchanges that ended here, by member |
-//! | `kopuro_refused_total` | node, side, reason | calls refused |
-//! | `kopuro_withheld_fields_total` | node | fields of answers that no grant allows |
-//! | `kopuro_stage_seconds` | node, stage | time in each stage of an exchange |
-//! | `kopuro_exchange_seconds` | node, side | whole unary exchanges |
-//! | `kopuro_in_flight` | node | exchanges running |
-//! | `kopuro_connections` | node, listener | open connections |
-//! | `kopuro_connections_refused_total` | node, listener, reason | connections that came to nothing |
-//! | `kopuro_bytes_total` | node, direction | message bytes forwarded |
-//! | `kopuro_expiry_timestamp_seconds` | node, what | when certificate, directory and CRLs end, Unix time |
-//! | `kopuro_directory_version` | node | version of the directory in force |
-//! | `kopuro_reloads_total` | node, result | configurations taken up or refused |
-//! | `kopuro_ready` | node | 1 where exchanges pass |
-//! | `kopuro_backup_timestamp_seconds` | node | when the log was last handed out whole for a backup, Unix time |
-//! | `kopuro_peer_consistency_proofs_total` | node, result | answers of peers that proved their logs' consistency, or did not |
-//! | `kopuro_peer_checkpoints_pending` | node | a peer's checkpoints waiting for such a proof, as of the last answer |
-//! | `kopuro_peer_contradictions` | node | peers refused since their logs contradict themselves |
-//! | `kopuro_publish_size` | node | entries published |
-//! | `kopuro_publish_lag_entries` | node | durable entries that are not published yet |
-//! | `kopuro_publish_lag_seconds` | node | how long the first of these has waited |
-//! | `kopuro_publish_failures_total` | node | attempts to publish that failed |
-//! | `kopuro_publish_refused` | node | 1 where the log contradicts what it has published |
-//! | `kopuro_publish_mended_total` | node | published tiles that were wrong or missing |
-//! | `kopuro_publish_store_wrong_total` | node | full tiles that were not in the store as published, and were served from the log |
-//! | `kopuro_publish_requests_total` | node, status | requests for the publication |
-//!
-//! The log's own metrics are in the log room.
+//! [`told`] lists them all.
+
+mod told;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram};
 use arc_swap::ArcSwap;
-use metrics::{
-    Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
-};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+pub use told::{ALL, Kind, Told, When};
+
 use super::{RecentRefusals, TelemetryError};
-use crate::trust::identity::MemberId;
+use crate::trust::identity::{Identity, MemberId};
+
+/// Which version runs.
+pub const BUILD: &str = "kopuro_build_info";
 
 /// Exchanges that ended here.
 pub const EXCHANGES: &str = "kopuro_exchanges_total";
@@ -73,6 +48,16 @@ pub const READY: &str = "kopuro_ready";
 /// When the last backup of the log was made.
 pub const BACKUP: &str = "kopuro_backup_timestamp_seconds";
 
+/// Whether a peer's node can be reached.
+pub const PEER_REACHABLE: &str = "kopuro_peer_reachable";
+/// Connections to it.
+pub const PEER_CONNECTIONS: &str = "kopuro_peer_connections";
+/// Whether a back-end can be reached.
+pub const BACKEND_REACHABLE: &str = "kopuro_backend_reachable";
+/// Connections to it.
+pub const BACKEND_CONNECTIONS: &str = "kopuro_backend_connections";
+/// Messages refused since a peer did not prove what it has to.
+pub const PEER_MISBEHAVIOUR: &str = "kopuro_peer_misbehaviour_total";
 /// Whether peers proved their logs' consistency.
 pub const PEER_PROOFS: &str = "kopuro_peer_consistency_proofs_total";
 /// Checkpoints waiting for it.
@@ -96,9 +81,17 @@ pub const PUBLISH_WRONG: &str = "kopuro_publish_store_wrong_total";
 /// Requests for the publication.
 pub const PUBLISH_REQUESTS: &str = "kopuro_publish_requests_total";
 
+/// Spans for a collector.
+pub const OTLP_SPANS: &str = "kopuro_otlp_spans_total";
+/// Exports of metrics to it.
+pub const OTLP_METRICS: &str = "kopuro_otlp_metrics_total";
+
 /// From a tenth of a millisecond (a durable wait on a good disk is a few of these) to a minute.
 const SECONDS: [f64; 17] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// Of one commit: as many as are waiting, up to `log.batch`.
+const ENTRIES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
 
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
@@ -111,50 +104,19 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_commit_entries".into()), &ENTRIES))
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| TelemetryError::Metrics(error.to_string()))?;
-    describe();
+    told::describe();
     Ok(installed.insert(handle).clone())
-}
-
-fn describe() {
-    describe_counter!(EXCHANGES, Unit::Count, "Exchanges that ended at this node, by members and outcome");
-    describe_counter!(REFUSED, Unit::Count, "Calls refused, by the side whose node refused and the reason");
-    describe_counter!(WITHHELD, Unit::Count, "Fields of answers that this node withheld, because no grant allows them");
-    describe_histogram!(STAGE_SECONDS, Unit::Seconds, "Time in each stage of an exchange at this node");
-    describe_histogram!(EXCHANGE_SECONDS, Unit::Seconds, "Whole unary exchanges, from their headers to their trailers");
-    describe_gauge!(IN_FLIGHT, Unit::Count, "Exchanges running now");
-    describe_gauge!(CONNECTIONS, Unit::Count, "Open connections by listener");
-    describe_counter!(CONNECTIONS_REFUSED, Unit::Count, "Connections closed before a call, by listener and reason");
-    describe_counter!(BYTES, Unit::Bytes, "Message bytes forwarded, by direction");
-    describe_gauge!(EXPIRY, Unit::Seconds, "When the certificate, the directory or the first CRL ends, Unix time");
-    describe_gauge!(DIRECTORY_VERSION, Unit::Count, "Version of the directory in force");
-    describe_counter!(RELOADS, Unit::Count, "Configurations taken up or refused");
-    describe_gauge!(READY, Unit::Count, "1 where exchanges pass, else 0");
-    describe_gauge!(BACKUP, Unit::Seconds, "When the log was last handed out whole for a backup, Unix time");
-    describe_counter!(
-        PEER_PROOFS,
-        Unit::Count,
-        "Peers' answers about their logs' consistency, by whether they proved it"
-    );
-    describe_gauge!(PEER_PENDING, Unit::Count, "A peer's checkpoints waiting for a consistency proof");
-    describe_gauge!(PEER_CONTRADICTIONS, Unit::Count, "Peers refused since their logs contradict themselves");
-    describe_gauge!(PUBLISH_SIZE, Unit::Count, "Entries published");
-    describe_gauge!(PUBLISH_LAG_ENTRIES, Unit::Count, "Durable entries that are not published yet");
-    describe_gauge!(PUBLISH_LAG_SECONDS, Unit::Seconds, "How long the first entry that is not published has waited");
-    describe_counter!(PUBLISH_FAILURES, Unit::Count, "Attempts to publish that failed");
-    describe_gauge!(PUBLISH_REFUSED, Unit::Count, "1 where the log contradicts what it has published, else 0");
-    describe_counter!(PUBLISH_MENDED, Unit::Count, "Published tiles that were wrong or missing, and are not any more");
-    describe_counter!(PUBLISH_WRONG, Unit::Count, "Full tiles not in the store as published: served from the log");
-    describe_counter!(PUBLISH_REQUESTS, Unit::Count, "Requests for the publication, by HTTP status");
 }
 
 /// A stage of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Reading the request up to where it can be decided about.
+    /// Reading the request's message.
     Accept,
-    /// Routing and authorising.
+    /// Routing and authorising; and again, judging the messages by their types.
     Check,
     /// Waiting until an entry is durable.
     Durable,
@@ -181,6 +143,15 @@ impl Listener {
             Self::Nodes => "nodes",
         }
     }
+}
+
+/// What calls go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// Another member's node.
+    Peer,
+    /// A system of this member.
+    Backend,
 }
 
 /// A node's metrics. Those of the data path are looked up once, here.
@@ -213,6 +184,14 @@ impl NodeMetrics {
     pub fn new(node: impl Into<String>) -> Self {
         let node: SharedString = node.into().into();
         let label = || ("node", node.clone());
+        gauge!(BUILD, &[label(), ("version", env!("CARGO_PKG_VERSION").into())]).set(1.0);
+        // From the beginning, so that the first one is an increase too.
+        for (name, results) in [(RELOADS, ["taken_up", "refused"]), (PEER_PROOFS, ["proven", "not_proven"])] {
+            for result in results {
+                counter!(name, &[label(), ("result", result.into())]).increment(0);
+            }
+        }
+        gauge!(PEER_PENDING, &[label()]).set(0.0);
         Self {
             stages: ["accept", "check", "durable", "peer", "backend"]
                 .map(|stage| histogram!(STAGE_SECONDS, &[label(), ("stage", stage.into())])),
@@ -336,6 +315,32 @@ impl NodeMetrics {
     /// How many peers are refused since their logs contradict themselves.
     pub fn peer_contradictions(&self, peers: usize) {
         gauge!(PEER_CONTRADICTIONS, &[("node", self.node.clone())]).set(peers as f64);
+    }
+
+    /// What a peer sent was refused, since it did not prove what it has to.
+    pub fn peer_misbehaved(&self, peer: &Identity, reason: &str) {
+        let labels: [(&'static str, SharedString); 3] =
+            [("node", self.node.clone()), ("peer", peer.to_string().into()), ("reason", reason.to_owned().into())];
+        counter!(PEER_MISBEHAVIOUR, &labels).increment(1);
+    }
+
+    /// How a peer's node (`KG/GOV/70000005/_node/main`) or a back-end's system is: its open connections, and whether it could be
+    /// reached when that was last tried.
+    pub fn destination(&self, kind: Destination, name: &str, connections: usize, reachable: Option<bool>) {
+        let (label, of_connections, of_reachable) = match kind {
+            Destination::Peer => ("peer", PEER_CONNECTIONS, PEER_REACHABLE),
+            Destination::Backend => ("system", BACKEND_CONNECTIONS, BACKEND_REACHABLE),
+        };
+        let labels: [(&'static str, SharedString); 2] = [("node", self.node.clone()), (label, name.to_owned().into())];
+        gauge!(of_connections, &labels).set(connections as f64);
+        if let Some(reachable) = reachable {
+            gauge!(of_reachable, &labels).set(f64::from(u8::from(reachable)));
+        }
+    }
+
+    /// A destination that is no more: what was last known of it alerts nobody.
+    pub fn destination_gone(&self, kind: Destination, name: &str) {
+        self.destination(kind, name, 0, Some(true));
     }
 
     /// Whether exchanges pass.

@@ -1,13 +1,15 @@
-//! What operators see: structured logs, metrics, health.
+//! What operators see: structured logs, metrics, traces, health.
 //!
 //! In: events, measurements and conditions from every room. Out: lines on standard error, Prometheus text and health
-//! on the admin listener. Never payloads, never personal data: labels are members, outcomes and reasons, whose number
+//! on the admin listener, OTLP to a collector. Never payloads, never personal data: labels are members, outcomes and reasons, whose number
 //! the directory and this crate bound.
 
 pub mod admin;
 mod health;
 pub mod metrics;
+pub mod otlp;
 mod refusals;
+pub mod trace;
 
 use tracing_subscriber::EnvFilter;
 

@@ -3,6 +3,7 @@
 //! `KG/GOV/1` has the system `desk`, which asks; `KG/GOV/2` has the system `probe`, which answers ([`probe::Probe`]). All files are
 //! those that an operator writes, in a folder that goes when the test ends.
 
+pub(crate) mod collector;
 pub(crate) mod demo;
 pub(crate) mod http_backend;
 pub(crate) mod probe;

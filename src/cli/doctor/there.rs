@@ -22,6 +22,7 @@ use super::{ANSWER_LIMIT, Finding};
 use crate::cli::call::connection;
 use crate::config::{Loaded, NodeConfig};
 use crate::log::checkpoint::Checkpoint;
+use crate::telemetry::otlp;
 use crate::trust::identity::Identity;
 use crate::trust::policy::WitnessPolicy;
 use crate::trust::tls;
@@ -204,6 +205,19 @@ pub(super) async fn publication(config: &NodeConfig, loaded: &Loaded) -> Vec<Fin
         }
     };
     vec![finding]
+}
+
+/// The collector of traces and metrics, where there is to be one.
+pub(super) async fn collector(config: &NodeConfig) -> Vec<Finding> {
+    // What is wrong with the configuration of it has been told.
+    let Ok(Some(options)) = config.otlp() else { return Vec::new() };
+    let endpoint = &options.endpoint;
+    let remedy = "start it, or correct [telemetry.otlp]; exchanges go on without it";
+    let asked = tokio::time::timeout(ANSWER_LIMIT, otlp::ask(&options)).await;
+    vec![match asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_LIMIT:?}"))) {
+        Ok(took) => Finding::good("collector", format!("{endpoint} answers in {:.1} ms", took.as_secs_f64() * 1_000.0)),
+        Err(error) => Finding::warning("collector", format!("{endpoint}: {error}"), remedy),
+    }]
 }
 
 /// This machine's clock against those of mirrors, witnesses and publication, as their HTTP answers have it.

@@ -41,6 +41,7 @@ pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<P
         problems.push(config.problem(&steps("publish", "listen"), what, "give each listener its own port"));
     }
     crate::config::publish::check(config, problems);
+    crate::config::telemetry::check(config, problems);
     for (index, (name, address)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..index].iter().find(|(_, other)| collide(*other, *address)) {
             let what = format!("{address} is also listen.{other}'s");

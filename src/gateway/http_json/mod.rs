@@ -58,10 +58,19 @@ impl HttpJson {
         Ok(Self { name, host, pool: Arc::new(pool) })
     }
 
-    /// Address, open connections, and whether connecting has just failed.
-    pub(super) fn standing(&self) -> (&str, usize, bool) {
-        let address = self.host.to_str().unwrap_or_default();
-        (address, self.pool.open(), self.pool.has_just_failed())
+    /// Address, open connections, and whether it could be reached when that was last tried.
+    pub(super) fn standing(&self) -> (&str, usize, Option<bool>) {
+        (self.address(), self.pool.open(), self.pool.is_reachable())
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+
+    /// Tries to connect where the last attempt failed.
+    pub(super) async fn look(&self) {
+        self.pool.look().await;
     }
 
     /// Makes a call, and gRPC of its answer.

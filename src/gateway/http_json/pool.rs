@@ -1,7 +1,7 @@
 //! Connections of HTTP/1.1, one call at a time on each. So many at once are open at most; a call waits for one within its deadline.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Endpoint;
 use crate::gateway::body::BoxError;
+use crate::gateway::reachable::Reachable;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::upstream::{Connections, Link, UpstreamLimits, root_cause, secure};
 use crate::trust::tls;
@@ -27,9 +28,6 @@ const PER_CONNECTION: usize = 16;
 
 /// How long a connection that was in use may take to be ready again.
 const READY: Duration = Duration::from_millis(100);
-
-/// How long a failed attempt is told of.
-const JUST_NOW: Duration = Duration::from_millis(250);
 
 /// hyper takes no less for a head.
 const SMALLEST_BUFFER: usize = 64 << 10;
@@ -47,8 +45,7 @@ pub(super) struct Pool {
     places: Arc<Semaphore>,
     most: usize,
     idle: Mutex<Vec<Connection>>,
-    /// When the last attempt to connect failed, if it did.
-    failed: Mutex<Option<Instant>>,
+    reachable: Reachable,
 }
 
 /// A connection that carries a call; idle again when it is [`given back`](Busy::give_back).
@@ -70,7 +67,7 @@ impl Pool {
         let most = limits.connections.saturating_mul(PER_CONNECTION).min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(most));
         let tls = tls.map(|tls| tls::only_http1(&tls));
-        Self { name, endpoint, tls, limits, all, places, most, idle: Mutex::default(), failed: Mutex::default() }
+        Self { name, endpoint, tls, limits, all, places, most, idle: Mutex::default(), reachable: Reachable::default() }
     }
 
     /// Sends a request. It is tried again, once, only when hyper hands it back unsent: its connection had just been closed.
@@ -109,10 +106,19 @@ impl Pool {
         idle.len() + self.most.saturating_sub(self.places.available_permits())
     }
 
-    /// Whether the last attempt to connect failed, and just now.
-    pub(super) fn has_just_failed(&self) -> bool {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.is_some_and(|when| when.elapsed() < JUST_NOW)
+    /// Whether it could be reached when that was last tried.
+    pub(super) fn is_reachable(&self) -> Option<bool> {
+        self.reachable.now()
+    }
+
+    /// Tries to connect where the last attempt failed. A connection that comes of it waits for the next call.
+    pub(super) async fn look(&self) {
+        if self.is_reachable() == Some(false)
+            && self.reachable.is_due()
+            && let Ok(connection) = self.connect().await
+        {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
     }
 
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Refusal {
@@ -134,14 +140,11 @@ impl Pool {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no connection within {:?}", self.limits.connect_timeout)),
         };
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = connected.is_err().then(Instant::now);
-        connected.map_err(|why| {
-            let why = format!("{}: {why}", self.endpoint.authority());
-            tracing::warn!(destination = %self.name, error = %why, "cannot connect");
-            match self.name.parse() {
-                Ok(system) => Refusal::backend_unreachable(&system, why),
-                Err(_) => self.unreachable(&why),
-            }
+        let connected = connected.map_err(|why| format!("{}: {why}", self.endpoint.authority()));
+        self.reachable.tried(&self.name, connected.as_ref().err().map(String::as_str));
+        connected.map_err(|why| match self.name.parse() {
+            Ok(system) => Refusal::backend_unreachable(&system, why),
+            Err(_) => self.unreachable(&why),
         })
     }
 
