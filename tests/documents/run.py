@@ -9,7 +9,7 @@ it says stands in HTML comments before the block, or between blocks:
     <!-- not run: REASON -->          the next block is only for reading
     <!-- file: PATH -->               it is a file's text; a block of TOML that begins with "# some/path.toml" is one too
     <!-- refused -->                  it has to fail
-    <!-- stays until: TEXT -->        its last command goes on, to the document's end; it is up once it has said TEXT
+    <!-- stays until: TEXT -->        its last command goes on, to the document's end; it is up once it has said TEXT (none: at once)
     <!-- says: TEXT -->               it has to say TEXT
     <!-- on: MACHINE/FOLDER -->       where it is run, from here on; each machine has its own network. First: "desk"
     <!-- run: COMMANDS -->            run too, without being shown
