@@ -13,7 +13,7 @@ it says stands in HTML comments before the block, or between blocks:
     <!-- says: TEXT -->               it has to say TEXT
     <!-- on: MACHINE/FOLDER -->       where it is run, from here on; each machine has its own network. First: "desk"
     <!-- run: COMMANDS -->            run too, without being shown
-    <!-- with: OLD => NEW -->         from here on NEW is run where the document has OLD
+    <!-- with: OLD => NEW -->         from here on NEW is run where the document has OLD; the latest goes first
 
 Public keys that are cut short, NAME+…, are the last ones of that name that a command has printed.
 """
@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -46,13 +47,13 @@ class Failure(Exception):
 
 def parts(text):
     """Comments and blocks in their order: (line, "comment", text) and (line, "block", language, text)."""
-    pattern = re.compile(r"^[ ]{0,3}<!--(?P<comment>.*?)-->|^(?P<fence>`{3,})(?P<language>[^\n]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.S | re.M)
+    pattern = re.compile(r"^[ ]{0,3}<!--(?P<comment>.*?)-->|^(?P<fence>[ ]*`{3,})(?P<language>[^\n]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.S | re.M)
     for found in pattern.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
         if found["comment"] is not None:
             yield line, "comment", found["comment"].strip(), ""
         else:
-            yield line, "block", found["language"].strip(), found["body"]
+            yield line, "block", found["language"].strip(), textwrap.dedent(found["body"])
 
 
 class Document:
@@ -90,7 +91,7 @@ class Document:
             old, _, new = value.partition("=>")
             self.instead.insert(0, (old.strip(), new.strip()))
         elif mark == "run":
-            self.shell(value, marks if "stays until" in marks else {})
+            self.shell(value, marks)
             marks.clear()
 
     def block(self, language, body, marks):
