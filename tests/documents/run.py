@@ -8,6 +8,7 @@ it says stands in HTML comments before the block, or between blocks:
 
     <!-- not run: REASON -->          the next block is only for reading
     <!-- file: PATH -->               it is a file's text; a block of TOML that begins with "# some/path.toml" is one too
+    <!-- needs: PROGRAM -->           it is run where there is such a program (--all: a failure where there is none)
     <!-- refused -->                  it has to fail
     <!-- stays until: TEXT -->        its last command goes on, to the document's end; it is up once it has said TEXT (none: at once)
     <!-- says: TEXT -->               it has to say TEXT
@@ -57,7 +58,8 @@ def parts(text):
 
 
 class Document:
-    def __init__(self, path, scratch, environment):
+    def __init__(self, path, scratch, environment, every):
+        self.all = every
         self.name, self.text, self.scratch, self.environment = path.name, path.read_text(), scratch, environment
         self.place, self.keys, self.instead, self.running = "desk", {}, [], []
         self.ran = self.skipped = 0
@@ -82,7 +84,7 @@ class Document:
 
     def comment(self, text, marks):
         mark, _, value = (part.strip() for part in text.partition(":"))
-        if mark in ("not run", "file", "refused", "stays until", "says"):
+        if mark in ("not run", "needs", "file", "refused", "stays until", "says"):
             marks[mark] = value
         elif mark == "on":
             self.place = value
@@ -99,6 +101,11 @@ class Document:
         if "not run" in marks:
             if not marks["not run"]:
                 raise Failure("a block is not run, and no reason is given")
+            self.skipped += language in SHELL
+        elif "needs" in marks and not shutil.which(marks["needs"]):
+            if self.all:
+                raise Failure(f"there is no {marks['needs']} here")
+            print(f"        {self.name}: a block is left out, there is no {marks['needs']} here", flush=True)
             self.skipped += language in SHELL
         elif "file" in marks or path:
             file = self.scratch / self.place / (marks.get("file") or path[1])
@@ -206,6 +213,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kopuro", default="target/release/kopuro", help="the binary")
     parser.add_argument("--only", default="", help="only documents with this in their paths")
+    parser.add_argument("--all", action="store_true", help="fail where a program is missing that a block needs")
     parser.add_argument("--keep", action="store_true", help="keep the folders of those that failed")
     arguments = parser.parse_args()
     binary = Path(arguments.kopuro).resolve()
@@ -220,13 +228,13 @@ def main():
         # A child for each: its namespaces go with it.
         process = os.fork()
         if process == 0:
-            os._exit(in_its_own_world(path, binary, arguments.keep))
+            os._exit(in_its_own_world(path, binary, arguments.keep, arguments.all))
         failed += os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != 0
     print(f"{len(documents) - failed} passed, {failed} failed", flush=True)
     sys.exit(1 if failed else 0)
 
 
-def in_its_own_world(path, binary, keep):
+def in_its_own_world(path, binary, keep, every):
     scratch = Path(tempfile.mkdtemp(prefix="kopuro-documents-"))
     start = time.monotonic()
     code = 0
@@ -238,7 +246,7 @@ def in_its_own_world(path, binary, keep):
         (folder / "kopuro").symlink_to(binary)
         environment = {"PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(scratch), "LANG": "C.UTF-8",
                        "REPOSITORY": str(ROOT), "OUTPUT": str(scratch / "output")}
-        document = Document(path, scratch, environment)
+        document = Document(path, scratch, environment, every)
         document.run()
         print(f"passed  {path.relative_to(ROOT)}: {document.ran} blocks run, {document.skipped} not run ({time.monotonic() - start:.1f} s)", flush=True)
     except Failure as failure:
