@@ -32,11 +32,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "certs/README.md"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "certs/README.md", ROOT / "deploy/compose/README.md"]
 LIMIT = 120
 # Two machines and the desk at which things are made. The addresses are for documentation (RFC 5737).
 MACHINES = {"desk": "192.0.2.3", "a": "192.0.2.1", "b": "192.0.2.2"}
-HOSTS = {"a": ["gw.civil.example"], "b": ["gw.tax.example"]}
+HOSTS = {"a": ["gw.civil.example", "civil"], "b": ["gw.tax.example", "tax"]}
 KEY = re.compile(r"([\w.:/-]+)\+[0-9a-f]{8}\+[A-Za-z0-9+/]{40,}={0,2}")
 SHORT_KEY = re.compile(r"([\w.:/-]+)\+(?:[0-9a-f]{4,8}(?:\+\w+)?)?…")
 SHELL = ("sh", "bash", "console", "shell")
