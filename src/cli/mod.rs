@@ -17,6 +17,7 @@ mod pki;
 mod portal;
 mod schema;
 mod status;
+mod token;
 mod trusted;
 mod witness;
 

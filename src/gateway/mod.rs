@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
 //! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
-//! [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed.
+//! [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up what has changed,
+//! [`expiry`] tells what ends.
 //!
 //! Invariant (promise 1): a request or an answer leaves this node only after its entry is durable. There is one place for each:
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
@@ -13,6 +14,7 @@ mod body;
 mod catalogue;
 mod consumer;
 mod exchange;
+mod expiry;
 mod forward;
 mod framing;
 mod grant_plans;

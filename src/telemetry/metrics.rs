@@ -11,7 +11,7 @@
 //! | `kopuro_connections` | node, listener | open connections |
 //! | `kopuro_connections_refused_total` | node, listener, reason | connections that came to nothing |
 //! | `kopuro_bytes_total` | node, direction | message bytes forwarded |
-//! | `kopuro_expiry_timestamp_seconds` | node, what | when certificate, directory and CRLs end, Unix time |
+//! | `kopuro_expiry_timestamp_seconds` | node, what | when certificate, directory and the first CRL end, Unix time |
 //! | `kopuro_directory_version` | node | version of the directory in force |
 //! | `kopuro_reloads_total` | node, result | configurations taken up or refused |
 //! | `kopuro_ready` | node | 1 where exchanges pass |

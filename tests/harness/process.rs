@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,20 +17,26 @@ pub(crate) struct Process {
     child: Child,
     output: PathBuf,
     pub(crate) systems: SocketAddr,
+    pub(crate) nodes: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
 impl Process {
     /// Starts `kopuro node` with a member's files and returns when it says that it is ready.
     pub(crate) async fn start(federation: &Federation, member: &str) -> Self {
-        let mut this = Self::spawn(federation, member, None);
+        Self::start_with(federation, member, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) async fn start_with(federation: &Federation, member: &str, environment: &[(&str, &Path)]) -> Self {
+        let mut this = Self::spawn(federation, member, environment);
         this.ready().await;
         this
     }
 
     /// Starts a node that aborts at a point (`tile:2`: where it comes there a second time), which may be before it is ready.
     pub(crate) async fn start_to_fail(federation: &Federation, member: &str, failpoint: &str) -> Self {
-        let mut this = Self::spawn(federation, member, Some(failpoint));
+        let mut this = Self::spawn(federation, member, &[("KOPURO_FAILPOINT", Path::new(failpoint))]);
         let deadline = Instant::now() + LIMIT;
         while !this.has_aborted() && admin(this.admin, "/readyz").await.is_err() {
             assert!(Instant::now() < deadline, "the node did not start:\n{}", this.said());
@@ -47,14 +53,14 @@ impl Process {
         true
     }
 
-    fn spawn(federation: &Federation, member: &str, failpoint: Option<&str>) -> Self {
+    fn spawn(federation: &Federation, member: &str, environment: &[(&str, &Path)]) -> Self {
         let output = federation.member_path(member, "node.out");
         let to = OpenOptions::new().create(true).append(true).open(&output).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kopuro"))
             .args(["node", "--config"])
             .arg(federation.member_path(member, "node.toml"))
             .env("KOPURO_LOG", "info")
-            .envs(failpoint.map(|point| ("KOPURO_FAILPOINT", point)))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(to)
@@ -62,7 +68,7 @@ impl Process {
             .unwrap();
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let ports = federation.ports[member];
-        Self { child, output, systems: at(ports.systems), admin: at(ports.admin) }
+        Self { child, output, systems: at(ports.systems), nodes: at(ports.nodes), admin: at(ports.admin) }
     }
 
     async fn ready(&mut self) {
