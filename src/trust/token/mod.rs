@@ -1,6 +1,6 @@
 //! Keys that stay in a PKCS#11 token (an HSM, a smart card, SoftHSM2): the node's TLS key, its log's key, its sealing key.
 //!
-//! In: where a key is ([`TokenKey`]). Out: signatures by it ([`KeyInToken`]), and new keys that never leave the token ([`generate`]).
+//! In: where a key is ([`TokenKey`]). Out: signatures by it ([`KeyInToken`]), and new keys that never leave the token ([`generate()`]).
 //!
 //! A module is foreign code in this process. It is called on threads of its own, and whoever waits for it gives up in time; a thread that
 //! the module never lets go stays behind. A module is loaded and initialised once in a process and not
