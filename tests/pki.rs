@@ -333,3 +333,36 @@ fn a_certificate_is_renewed_with_its_names_when_its_end_is_near() {
             .contains("none.pem")
     );
 }
+
+/// Where the CA is elsewhere: a request, a certificate, and the key stays.
+#[test]
+fn a_certificate_is_renewed_for_the_key_and_names_that_are_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    succeed(folder, &["pki", "init", "--out", "pki", "--federation", "KG", "--member", CIVIL, "--member", TAX]);
+    let ca = format!("pki/members/{CIVIL}");
+    let identity = format!("{CIVIL}/_node/main");
+    succeed(
+        folder,
+        &["pki", "issue", "--ca", &ca, "--identity", &identity, "--dns", "gw.civil.example", "--out", "node"],
+    );
+    let key = std::fs::read(folder.join("node.key")).unwrap();
+
+    succeed(folder, &["pki", "csr", "--like", "node.pem", "--key", "node.key", "--out", "next"]);
+    assert!(!folder.join("next.key").exists());
+    succeed(folder, &["pki", "sign", "--ca", &ca, "--csr", "next.csr", "--out", "next.pem"]);
+    let next = Credentials::load(&folder.join("next.pem"), &folder.join("node.key")).unwrap();
+    assert_eq!(next.identity().unwrap().to_string(), identity);
+    assert!(succeed(folder, &["pki", "show", "next.pem"]).contains("gw.civil.example"));
+    assert_eq!(std::fs::read(folder.join("node.key")).unwrap(), key);
+
+    fail(folder, &["pki", "csr", "--out", "nobody"]);
+    fail(folder, &["pki", "csr", "--like", "node.pem", "--identity", &identity, "--out", "both"]);
+    let said = fail(folder, &["pki", "csr", "--like", "node.pem", "--key", "node.pem", "--out", "no-key"]);
+    assert!(said.contains("node.pem") && !folder.join("no-key.csr").exists(), "{said}");
+    let said = fail(
+        folder,
+        &["pki", "csr", "--identity", &identity, "--out", "x", "--pkcs11", "m.so", "--token", "t", "--key-label", "k"],
+    );
+    assert!(said.contains("--pin-file FILE or --pin-env NAME"), "{said}");
+}

@@ -1,6 +1,7 @@
 //! Traces: W3C Trace Context from a caller through two nodes to a back-end, and OTLP of it to a collector.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use kopuro::telemetry::trace::TraceContext;
@@ -271,6 +272,7 @@ async fn lines_of_an_exchange_have_its_trace() {
     let probe = federation.start_probe().await;
     let provider = federation.start_node(PROVIDER).await;
     let environment = [("KOPURO_LOG", "info,kopuro::gateway=debug"), ("KOPURO_LOG_FORMAT", "json")];
+    let environment = environment.map(|(name, value)| (name, Path::new(value)));
     let consumer = Process::start_with(&federation, CONSUMER, &environment).await;
     let desk = federation.issue(DESK);
     let channel = federation.channel(consumer.systems, &desk).await.unwrap();

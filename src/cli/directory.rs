@@ -13,10 +13,12 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::token::TokenArgs;
 use crate::schema::{self, set};
 use crate::trust::directory::{Directory, DirectoryError, Service, SignedDirectory};
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
+use crate::trust::token::{self, KeyInToken, KeyKind};
 
 /// The signed list of members, nodes, systems and services.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,8 @@ use crate::trust::note::{Note, NoteError, Signer, Verifier};
 Examples:
   A key for each member of the council; the printed line goes into directory.toml and every node.toml:
     kopuro directory keygen --name audit-chamber --out audit-chamber.key
+  A log's key that never leaves its token:
+    kopuro directory keygen --name gw.civil.kg/log --pkcs11 libsofthsm2.so --token kopuro --key-label log --pin-file pin
   The council signs, one after the other, each on their own machine; the file goes from one to the next:
     kopuro directory sign --source directory.toml --key audit-chamber.key --out directory
     kopuro directory sign --source directory.toml --key ombudsman.key --out directory
@@ -58,8 +62,13 @@ struct Keygen {
     #[arg(long, value_name = "NAME")]
     name: String,
     /// Where the private key goes to (0600)
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "pkcs11", conflicts_with = "pkcs11")]
+    out: Option<PathBuf>,
+    /// With --pkcs11: print the key that is in the token already, instead of making one
+    #[arg(long, requires = "pkcs11")]
+    existing: bool,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -136,11 +145,19 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 impl Keygen {
     fn run(&self) -> anyhow::Result<ExitCode> {
-        let signer = Signer::generate(&self.name)?;
-        let mut encoded = signer.to_encoded();
-        encoded.push('\n');
-        write(&self.out, encoded.as_bytes(), Access::Secret, Existing::Keep)
-            .with_context(|| self.out.display().to_string())?;
+        let signer = match (self.token.key()?, &self.out) {
+            (Some(at), _) if self.existing => Signer::in_token(&self.name, KeyInToken::open(&at, KeyKind::Ed25519)?)?,
+            (Some(at), _) => Signer::in_token(&self.name, token::generate(&at, KeyKind::Ed25519)?)?,
+            (None, Some(out)) => {
+                let signer = Signer::generate(&self.name)?;
+                let mut encoded = signer.to_encoded();
+                encoded.push('\n');
+                write(out, encoded.as_bytes(), Access::Secret, Existing::Keep)
+                    .with_context(|| out.display().to_string())?;
+                signer
+            }
+            (None, None) => bail!("say where the key goes to: --out FILE, or --pkcs11 MODULE and its token"),
+        };
         println!("{}", signer.verifier());
         Ok(ExitCode::SUCCESS)
     }

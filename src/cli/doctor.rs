@@ -90,7 +90,7 @@ async fn examine(args: &Args, findings: &mut Findings) -> anyhow::Result<()> {
     if loaded.warnings.iter().all(|warning| warning.severity == Severity::Notice) {
         findings.tell(&Finding::good("configuration", format!("{} fits the directory", args.config.display())))?;
     }
-    findings.tell_all(here::expiries(&config, &loaded))?;
+    findings.tell_all(here::expiries(&loaded))?;
     findings.tell_all(there::peers(&loaded).await)?;
     findings.tell_all(there::backends(&loaded).await)?;
     findings.tell_all(there::witnesses(&config).await)?;

@@ -19,6 +19,7 @@ mod portal;
 mod restore;
 mod schema;
 mod status;
+mod token;
 mod trusted;
 mod witness;
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use sd_notify::NotifyState;
+use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Loaded, NodeConfig, Overrides, Severity};
@@ -119,6 +120,10 @@ fn refuse(error: &ConfigError) -> ExitCode {
 fn report(config: &NodeConfig, loaded: &Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("{warning}");
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    for warning in loaded.expiries.iter().filter_map(|expiry| expiry.warning(now)) {
+        eprintln!("{}: notice: {warning}", config.path().display());
     }
     let mismatches = loaded.warnings.iter().filter(|warning| warning.severity == Severity::Mismatch).count();
     if mismatches > 0 {

@@ -1,5 +1,6 @@
 //! `kopuro pki`: a federation's root, members' CAs, certificates and revocation lists.
 
+mod csr;
 mod renew;
 
 use std::fs;
@@ -16,7 +17,7 @@ use time::{Duration, OffsetDateTime};
 use crate::trust::certificate::read_certificates;
 use crate::trust::file::{Access, Existing, write};
 use crate::trust::identity::{Identity, MemberId};
-use crate::trust::pki::{Authority, Sans, Validity, describe_certificate, describe_crl, request};
+use crate::trust::pki::{Authority, Sans, Validity, describe_certificate, describe_crl};
 
 /// Keys and certificates of a federation.
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,11 @@ Examples:
   The key made where it is used, and only certified by the CA:
     kopuro pki csr --identity KG/GOV/70000005/tax --out tax
     kopuro pki sign --ca pki/members/KG/GOV/70000005 --csr tax.csr --out tax.pem
+  For a node whose key stays in a PKCS#11 token, made there:
+    kopuro pki csr --identity KG/GOV/70000005/_node/main --out node --make-key \\
+        --pkcs11 /usr/lib/softhsm/libsofthsm2.so --token kopuro --key-label node --pin-file pin
+  To renew where the CA is elsewhere, for the key and the names that are in use:
+    kopuro pki csr --like node.pem --key node.key --out node
   Renewed by a timer, when less than 30 days are left:
     kopuro pki renew --ca pki/members/KG/GOV/70000005 --certificate node.pem --key node.key
   Out of force:
@@ -47,11 +53,11 @@ enum Command {
     /// Make a key and a certificate for a node, a system or an auditor
     Issue(Issue),
     /// Make a key, and a request that its CA can sign; for a member, the request of its CA
-    Csr(Csr),
+    Csr(Box<csr::Csr>),
     /// Certify the key of a request
     Sign(Sign),
-    /// Make a new key and certificate with the same names when the old one's end is near
-    Renew(renew::Renew),
+    /// Make a new certificate with the same names, and a new key where that is in a file, when the old one's end is near
+    Renew(Box<renew::Renew>),
     /// Put a certificate out of force and write the new revocation list
     Revoke(Revoke),
     /// Write a fresh revocation list: do it before the last one is out of date
@@ -90,18 +96,6 @@ struct Issue {
     #[arg(long, value_name = "OUT")]
     out: PathBuf,
     /// Overwrite OUT.key and OUT.pem
-    #[arg(long)]
-    force: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct Csr {
-    #[command(flatten)]
-    subject: Subject,
-    /// Where to: OUT.csr (for the CA) and OUT.key (0600; stays here)
-    #[arg(long, value_name = "OUT")]
-    out: PathBuf,
-    /// Overwrite OUT.key and OUT.csr
     #[arg(long)]
     force: bool,
 }
@@ -235,19 +229,6 @@ impl Issue {
         put(&certificate, issued.cert_pem.as_bytes(), Access::Public, self.force)?;
         println!("certificate        {} (serial {}, {} days)", certificate.display(), issued.serial_hex, self.days);
         println!("key                {}", key.display());
-        Ok(())
-    }
-}
-
-impl Csr {
-    fn run(&self) -> anyhow::Result<()> {
-        let (key, csr) = (suffixed(&self.out, "key"), suffixed(&self.out, "csr"));
-        refuse_existing(&[&key, &csr], self.force)?;
-        let made = request(&self.subject.identity, &self.subject.sans())?;
-        put(&key, made.key_pem.as_bytes(), Access::Secret, self.force)?;
-        put(&csr, made.csr_pem.as_bytes(), Access::Public, self.force)?;
-        println!("request            {} (for the CA)", csr.display());
-        println!("key                {} (stays here)", key.display());
         Ok(())
     }
 }

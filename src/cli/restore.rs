@@ -12,10 +12,11 @@ use crate::config;
 use crate::log::Checkpoint;
 use crate::log::backup::{Restoring, head_of};
 use crate::log::restored::{Beyond, Marker};
-use crate::log::sealing_key::{SealingKeySource, SecretSource};
+use crate::log::sealing_key::SealingKeySource;
 use crate::oversight::published::{self, Place, Publication, PublishedTree};
 use crate::trust::file::{self, Access, Existing};
 use crate::trust::note::Verifier;
+use crate::trust::secret::SecretSource;
 
 use super::backup::{identities, log_key, open};
 

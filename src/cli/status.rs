@@ -83,6 +83,9 @@ fn glance(status: &NodeStatus, now: OffsetDateTime) -> String {
     }
     let left = |until: i64| until - now.unix_timestamp();
     line("certificate", ends(left(status.certificate_until_unix)));
+    if let Some(until) = status.crl_until_unix {
+        line("revocation", format!("the first list: {}", ends(left(until))));
+    }
     line("directory", format!("version {}, {}", status.directory.version, ends(left(status.directory.until_unix))));
     line("exchanges", format!("{} running, {} grants in force", status.in_flight, status.grants));
     out += &destinations("peer", &status.peers);

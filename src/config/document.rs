@@ -119,6 +119,10 @@ impl Document {
         Self { path: path.to_owned(), text }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         toml::from_str(&self.text).map_err(|error| {
             let message = error.message().trim();

@@ -11,6 +11,7 @@ mod document;
 mod grants;
 mod limits;
 mod private;
+mod private_key;
 mod publish;
 pub mod request;
 mod telemetry;
@@ -32,6 +33,7 @@ pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};
 pub use private::{Private, Retention, SealingKey, Secret, Token};
+pub use private_key::PrivateKey;
 pub use publish::{Portal, Publish, RequestRate};
 pub use telemetry::{Otlp, Telemetry};
 pub use watch::{Change, Watch, watch};
@@ -135,8 +137,8 @@ impl Default for Listen {
 pub struct Tls {
     /// The node's certificate chain, leaf first, PEM.
     pub certificate: PathBuf,
-    /// Its private key, PEM.
-    pub key: PathBuf,
+    /// Its private key: a PEM file, or a key in a PKCS#11 token.
+    pub key: PrivateKey,
     /// The federation's root certificates, PEM.
     pub roots: Vec<PathBuf>,
     /// Revocation lists, PEM. An expired list refuses everybody it speaks of. Default none.
@@ -169,9 +171,13 @@ pub struct DirectorySource {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// The key that signs checkpoints, as `kopuro directory keygen` wrote it. Default `log.key`.
+    /// The key that signs checkpoints: a file that `kopuro directory keygen` wrote, or a key in a PKCS#11 token. Default
+    /// `log.key`.
     #[serde(default = "log_key")]
-    pub key: PathBuf,
+    pub key: PrivateKey,
+    /// The log's name, where its key is in a token; a key's file has it. Default none.
+    #[serde(default)]
+    pub origin: Option<String>,
     /// Below this free space on the data folder's disk the node warns. Default `2GiB`.
     #[serde(default = "warn_free", deserialize_with = "units::size")]
     pub warn_free: u64,
@@ -193,6 +199,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             key: log_key(),
+            origin: None,
             warn_free: warn_free(),
             refuse_free: refuse_free(),
             append_timeout: append_timeout(),
@@ -287,6 +294,11 @@ impl NodeConfig {
         self
     }
 
+    /// The file that it was read from.
+    pub fn path(&self) -> &Path {
+        self.document.path()
+    }
+
     /// Whom the node's certificate must speak for.
     pub fn identity(&self) -> Identity {
         Identity::Node { member: self.node.member.clone(), name: self.node.name.as_str().into() }
@@ -310,14 +322,14 @@ impl NodeConfig {
         let files = [
             &mut self.node.data,
             &mut self.tls.certificate,
-            &mut self.tls.key,
             &mut self.directory.descriptors,
-            &mut self.log.key,
             &mut self.policy.grants,
             &mut self.policy.outbound,
         ];
         self.private.resolve(base);
         self.telemetry.resolve(base);
+        self.tls.key.resolve(base);
+        self.log.key.resolve(base);
         let optional = self.backends.values_mut().filter_map(|backend| backend.ca.as_mut());
         let witness = self.witness.iter_mut().flat_map(Witness::paths);
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);
@@ -396,7 +408,7 @@ fn descriptors_folder() -> PathBuf {
     "descriptors".into()
 }
 
-fn log_key() -> PathBuf {
+fn log_key() -> PrivateKey {
     "log.key".into()
 }
 

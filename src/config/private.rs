@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::document::{Problem, Step};
 use super::{NodeConfig, units};
 use crate::log::retention;
-use crate::log::sealing_key::{SealingKeySource, SecretSource, TokenKey};
+use crate::log::sealing_key::SealingKeySource;
+use crate::trust::secret::SecretSource;
 
 /// `[private]`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,7 +33,7 @@ pub enum SealingKey {
     Pkcs11(Token),
 }
 
-/// `private.key.pkcs11`
+/// `pkcs11` of `private.key`, `tls.key` and `log.key`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
@@ -92,12 +93,18 @@ impl Default for Retention {
 
 impl Private {
     pub(super) fn resolve(&mut self, base: &Path) {
-        let pin = match &mut self.key {
-            Some(SealingKey::File(path)) => return *path = base.join(&path),
-            Some(SealingKey::Pkcs11(token)) => &mut token.pin,
-            _ => return,
-        };
-        if let Secret::File(path) = pin {
+        match &mut self.key {
+            Some(SealingKey::File(path)) => *path = base.join(&path),
+            Some(SealingKey::Pkcs11(token)) => token.resolve(base),
+            _ => {}
+        }
+    }
+}
+
+impl Token {
+    /// The module is looked for by the system's rules where it is a bare name.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        if let Secret::File(path) = &mut self.pin {
             *path = base.join(&path);
         }
     }
@@ -121,9 +128,7 @@ impl NodeConfig {
             Some(SealingKey::File(path)) => SealingKeySource::Secret(SecretSource::File(path)),
             Some(SealingKey::Credential(name)) => SealingKeySource::Secret(SecretSource::Credential(name)),
             Some(SealingKey::Environment(name)) => SealingKeySource::Secret(SecretSource::Environment(name)),
-            Some(SealingKey::Pkcs11(Token { module, token, key, pin })) => {
-                SealingKeySource::Token(TokenKey { module, token, key, pin: pin.into() })
-            }
+            Some(SealingKey::Pkcs11(token)) => SealingKeySource::Token(token.into()),
         }
     }
 

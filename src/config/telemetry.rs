@@ -10,10 +10,9 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use super::document::{ConfigError, Problem, Step};
 use super::private::Secret;
 use super::{NodeConfig, units};
-use crate::log::LogError;
-use crate::log::sealing_key::SecretSource;
 use crate::telemetry::otlp::OtlpOptions;
 use crate::telemetry::trace::Sampling;
+use crate::trust::secret::SecretSource;
 use crate::trust::tls;
 
 /// `[telemetry]`
@@ -140,10 +139,7 @@ fn check_endpoint(otlp: &Otlp) -> Result<(), String> {
 
 /// The text is a secret: no message repeats it.
 fn read_headers(from: Secret) -> Result<MetadataMap, String> {
-    let text = SecretSource::from(from).text().map_err(|error| match error {
-        LogError::SealingKey { path, what } => format!("{}: {what}", path.display()),
-        other => other.to_string(),
-    })?;
+    let text = SecretSource::from(from).text().map_err(|error| error.to_string())?;
     let mut headers = MetadataMap::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let header = line.split_once(':').and_then(|(name, value)| {

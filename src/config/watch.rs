@@ -121,11 +121,13 @@ struct Read {
 
 impl Read {
     fn of(config: &NodeConfig) -> Self {
-        let files = [&config.tls.certificate, &config.tls.key, &config.policy.outbound].map(PathBuf::as_path);
+        let files = [&config.tls.certificate, &config.policy.outbound].map(PathBuf::as_path);
+        let key = config.tls.key.file();
         let mirrors = config.directory.mirrors.iter().filter(|mirror| !mirror.contains("://")).map(Path::new);
         let backend_roots = config.backends.values().filter_map(|backend| backend.ca.as_deref());
         let lists = config.tls.roots.iter().chain(&config.tls.crls).map(PathBuf::as_path);
-        let files = files.into_iter().chain(lists).chain(mirrors).chain(backend_roots).map(Path::to_owned).collect();
+        let files =
+            files.into_iter().chain(key).chain(lists).chain(mirrors).chain(backend_roots).map(Path::to_owned).collect();
         let folders = [&config.policy.grants, &config.directory.descriptors];
         Self { files, folders: folders.into_iter().cloned().collect() }
     }

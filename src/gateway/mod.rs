@@ -3,7 +3,8 @@
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
 //! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
 //! [`workers`] are the threads that all this runs on; [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up
-//! what has changed; [`backup`] hands out copies of the log, and `restored` finds out whether one that was put back may go on.
+//! what has changed, [`expiry`] tells what ends; [`backup`] hands out copies of the log, and `restored` finds out whether one that was
+//! put back may go on.
 //!
 //! Invariant (promise 1): a request or an answer leaves this node only after its entry is durable. There is one place for each:
 //! [`leg`]'s `carry` after `open`, and `finish` (or [`forward`]'s `follow`) after `close`.
@@ -16,6 +17,7 @@ mod catalogue;
 mod consumer;
 mod destinations;
 mod exchange;
+mod expiry;
 mod forward;
 mod framing;
 mod grant_plans;

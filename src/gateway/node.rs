@@ -27,6 +27,7 @@ use super::body::Budget;
 use super::catalogue::CatalogueService;
 use super::destinations;
 use super::exchange::{self, Recorder};
+use super::expiry;
 use super::node_grants::NodeGrantsService;
 use super::node_log::{self, NodeLogService};
 use super::ordinary::{Health, Reflection};
@@ -236,6 +237,7 @@ impl Node {
         let abort = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (generation, reloaded) = watch::channel(0);
+        let reloads = reloaded.clone();
         let (ready, is_ready) = watch::channel(false);
         let own = own_services(&gateway, &catalogue, is_ready, log.as_ref(), &drain)?;
         let publishing = match (&config.publish, &log) {
@@ -290,6 +292,7 @@ impl Node {
             tokio::spawn(tell_ready(health.clone(), ready, metrics.clone())),
             tokio::spawn(reload.clone().follow(drain.clone())),
             tokio::spawn(destinations::follow(gateway.clone(), drain.clone())),
+            tokio::spawn(expiry::watch(gateway.clone(), health.clone(), reloads, drain.clone())),
             tokio::spawn(node_log::follow(gateway.clone(), contradictions, health.clone(), abort.clone())),
         ];
         if let Some((log, ..)) = &log {

@@ -37,6 +37,9 @@ pub struct NodeStatus {
     pub directory: DirectoryStatus,
     /// Unix seconds at which the node's certificate, or a CA above it, ends.
     pub certificate_until_unix: i64,
+    /// Unix seconds at which the first revocation list ends; none where none is configured.
+    #[serde(default)]
+    pub crl_until_unix: Option<i64>,
     /// Other members' nodes.
     pub peers: Vec<DestinationStatus>,
     /// This member's systems that provide something.
@@ -147,6 +150,7 @@ impl StatusSource {
                 until_unix: view.directory.expires.unix_timestamp(),
             },
             certificate_until_unix: view.certificate_until_unix,
+            crl_until_unix: view.anchors.crls().iter().map(|crl| crl.next_update_unix).min(),
             peers,
             backends,
             grants: view.grants.len(),

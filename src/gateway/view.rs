@@ -10,6 +10,7 @@ use crate::policy::{Denial, Grant, Grants, Outbound};
 use crate::schema::{Catalogue, Method};
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
+use crate::trust::expiry::Expiry;
 use crate::trust::identity::{Identity, MemberId, SystemId};
 use crate::trust::tls;
 
@@ -42,6 +43,8 @@ pub(crate) struct View {
     pub(super) systems_server: Arc<rustls::ServerConfig>,
     /// The last second at which the node's own chain is valid.
     pub(super) certificate_until_unix: i64,
+    /// What the node lives by and when that ends.
+    pub(super) expiries: Arc<[Expiry]>,
     peers: HashMap<MemberId, Vec<Peer>>,
     backends: HashMap<SystemId, Backend>,
 }
@@ -120,6 +123,7 @@ impl View {
             server: loaded.server_tls.clone(),
             systems_server: tls::with_http1(&loaded.server_tls),
             certificate_until_unix: loaded.certificate_until_unix,
+            expiries: loaded.expiries.clone(),
             peers,
             backends,
         })

@@ -18,8 +18,9 @@
 //! ```
 //!
 //! Steps 3 to 5 are `Store::append`. The checkpoint signed in step 2 leaves this process only in step 6, so no one can
-//! hold a checkpoint that a power cut then takes back. If any step before 6 fails, the state on disk is unknown: the log
-//! refuses for good, every waiter is told so, and nothing is ever signed again until a restart has recomputed the tree.
+//! hold a checkpoint that a power cut then takes back. If one of the steps 3 to 5 fails, the state on disk is unknown: the
+//! log refuses for good, every waiter is told so, and nothing is ever signed again until a restart has recomputed the
+//! tree. If step 2 fails, because a token does not sign, nothing has been written: the log refuses until it signs again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -65,6 +66,8 @@ pub(super) struct Writer {
     pub(super) max_batch: usize,
     pub(super) batch: Batch,
     pub(super) last: LastCommit,
+    /// The last checkpoint could not be signed.
+    pub(super) unsigned: bool,
 }
 
 /// The commit being gathered. Its vectors are used again.
@@ -164,6 +167,13 @@ impl Writer {
                 metrics::histogram!("kopuro_log_commit_seconds").record(took.as_secs_f64());
                 metrics::gauge!("kopuro_log_entries").set(checkpoint.size as f64);
             }
+            Err(error @ LogError::Unsigned(_)) => {
+                let reason: Arc<str> = error.to_string().into();
+                tracing::error!(%reason, size = self.edge.size(), "the log refuses entries until it can sign again");
+                self.unsigned = true;
+                self.shared.set_health(LogHealth::Refusing { reason: Arc::clone(&reason), until_restart: false });
+                self.batch.refuse(&reason);
+            }
             Err(error) => {
                 let reason: Arc<str> = error.to_string().into();
                 tracing::error!(%reason, size = self.edge.size(), "the log failed and refuses until restarted");
@@ -184,8 +194,7 @@ impl Writer {
         }
 
         // 2 sign
-        let checkpoint = Checkpoint::sign(&self.signer, &edge);
-        let checkpoint = Arc::new(checkpoint.map_err(|error| LogError::Store(format!("signing: {error}")))?);
+        let checkpoint = Arc::new(Checkpoint::sign(&self.signer, &edge).map_err(LogError::Unsigned)?);
 
         // 3 put, 4 sync, 5 head
         self.shared.with_store(|store| {
@@ -214,12 +223,20 @@ impl Writer {
         Ok(checkpoint)
     }
 
-    /// Looks at free space now and then; a log that has failed stays failed.
+    /// Looks at free space now and then, and whether a checkpoint can be signed again; a log that has failed stays failed.
     fn look_at_space(&mut self) {
         if self.shared.held.load(Ordering::Acquire) {
             return;
         }
         let Some(health) = self.watermark.look() else { return };
+        if self.unsigned {
+            // Of the tree as it was signed before: the same signature again.
+            if Checkpoint::sign(&self.signer, &self.edge).is_err() {
+                return;
+            }
+            self.unsigned = false;
+            tracing::info!("checkpoints can be signed again");
+        }
         let before = self.shared.health.borrow().clone();
         let same = match (&before, &health) {
             (LogHealth::Refusing { .. }, LogHealth::Refusing { .. }) => true,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::tree::Hash;
 use crate::trust::note::NoteError;
+use crate::trust::secret::SecretError;
+use crate::trust::token::TokenError;
 
 /// Why a log cannot be opened, read or verified. Those about history are final: somebody has to look, and nothing is
 /// signed until then.
@@ -107,6 +109,9 @@ pub enum LogError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A checkpoint cannot be signed; nothing of its commit is written.
+    #[error("the checkpoint cannot be signed: {0}")]
+    Unsigned(NoteError),
     /// The token that is to give the sealing key does not.
     #[error("{module}: {what}")]
     Token {
@@ -181,6 +186,21 @@ pub enum LogError {
         /// Durable entries.
         size: u64,
     },
+}
+
+impl From<SecretError> for LogError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Unusable { path, what } => Self::SealingKey { path, what },
+            SecretError::Io { path, source } => Self::Io { path, source },
+        }
+    }
+}
+
+impl From<TokenError> for LogError {
+    fn from(TokenError { module, what }: TokenError) -> Self {
+        Self::Token { module, what }
+    }
 }
 
 impl LogError {

@@ -263,6 +263,7 @@ impl Log {
             max_batch: max_batch.max(1),
             batch: commit::Batch::default(),
             last: commit::LastCommit::default(),
+            unsigned: false,
         };
         match shared.resume_erasure(&mut |record| writer.append_now(record)) {
             // No space, as it may be: the intention stays, and the log opens and says so.

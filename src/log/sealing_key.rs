@@ -4,15 +4,18 @@
 //! However it comes it is read once, when the log is opened, and wiped when the log is closed. A file is made where
 //! there is none and nothing is sealed yet; the other sources have to be there.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::error::LogError;
-pub use super::token::TokenKey;
+use super::token;
+pub use crate::trust::secret::SecretSource;
+use crate::trust::secret::{MISSING, content, credential};
+pub use crate::trust::token::TokenKey;
 
 /// The key file's name in the data folder.
 const KEY_FILE: &str = "seal.key";
@@ -36,17 +39,6 @@ impl std::fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SealingKey(…)")
     }
-}
-
-/// Where a secret text (a key in hexadecimal, a PIN) comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A file that nobody but its owner can read.
-    File(PathBuf),
-    /// A credential of systemd (`LoadCredential=`, `LoadCredentialEncrypted=`): a file in `$CREDENTIALS_DIRECTORY`.
-    Credential(String),
-    /// An environment variable. It stays in the process's environment, which its user can read.
-    Environment(String),
 }
 
 /// Where the sealing key comes from.
@@ -78,67 +70,15 @@ impl SealingKeySource {
                 let text = source.text()?;
                 key(text.as_bytes()).ok_or_else(|| failed(name, "not 64 hexadecimal digits"))
             }
-            Self::Token(token) => token.derive(origin),
+            Self::Token(key) => token::derive(key, origin),
         }
     }
 }
 
-const MISSING: &str = "missing";
 const NOT_A_KEY: &str = "neither 32 bytes nor 64 hexadecimal digits";
-
-impl SecretSource {
-    /// The secret as text, without white space at its end.
-    pub(crate) fn text(&self) -> Result<Zeroizing<String>, LogError> {
-        let (from, text) = match self {
-            Self::File(path) => (path.clone(), content(path)?),
-            Self::Credential(name) => {
-                let path = credential(name)?;
-                let content = content(&path)?;
-                (path, content)
-            }
-            Self::Environment(name) => {
-                let value = std::env::var_os(name).ok_or_else(|| failed(name, MISSING))?;
-                (name.into(), Zeroizing::new(value.into_encoded_bytes()))
-            }
-        };
-        let text = std::str::from_utf8(&text).map_err(|_| failed(from, "not UTF-8"))?;
-        Ok(Zeroizing::new(text.trim_end().to_owned()))
-    }
-}
-
-fn credential(name: &str) -> Result<PathBuf, LogError> {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    let folder = folder.ok_or_else(|| failed(name, "no credentials: CREDENTIALS_DIRECTORY is not set"))?;
-    Ok(Path::new(&folder).join(name))
-}
 
 fn read_key(path: &Path) -> Result<SealingKey, LogError> {
     key(&content(path)?).ok_or_else(|| failed(path, NOT_A_KEY))
-}
-
-/// A secret file's bytes, if it is small and nobody else can read it.
-fn content(path: &Path) -> Result<Zeroizing<Vec<u8>>, LogError> {
-    const MOST: usize = 4_096;
-    let mut file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => failed(path, MISSING),
-        _ => LogError::io(path)(error),
-    })?;
-    let mode = file.metadata().map_err(LogError::io(path))?.permissions().mode();
-    // systemd's credentials may have 0440, root's.
-    if mode & 0o007 != 0 {
-        return Err(failed(path, "others can read it: chmod 600"));
-    }
-    // Reserved in full: growing would leave a copy behind.
-    let mut content = Zeroizing::new(vec![0; MOST]);
-    let mut length = 0;
-    while length < MOST {
-        match file.read(&mut content[length..]).map_err(LogError::io(path))? {
-            0 => break,
-            more => length += more,
-        }
-    }
-    content.truncate(length);
-    Ok(content)
 }
 
 fn key(content: &[u8]) -> Option<SealingKey> {
@@ -165,6 +105,8 @@ pub(super) fn failed(from: impl Into<PathBuf>, what: &'static str) -> LogError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -15,13 +15,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use zeroize::Zeroizing;
 
 use crate::trust::certificate::{Anchors, CertificateError, PeerIdentity, Usage, claimed_identity, read_certificates};
 use crate::trust::identity::Identity;
+use crate::trust::token::{TlsKey, TokenError};
 
 /// HTTP/1.1, as ALPN names it.
 pub const HTTP1: &[u8] = b"http/1.1";
@@ -48,6 +49,9 @@ pub enum TlsError {
         /// The key's file.
         key: String,
     },
+    /// The token that has the key does not give it.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The TLS library refuses.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -67,6 +71,19 @@ impl Credentials {
         let chain = read_certificates(cert_pem)?;
         let key = Zeroizing::new(std::fs::read(key_pem).map_err(|error| refused(error.to_string()))?);
         Self::new(chain, &key, &cert_pem.display().to_string(), &key_pem.display().to_string())
+    }
+
+    /// A chain (leaf first, PEM), and its key in a token.
+    pub fn load_with_token(cert_pem: &Path, key: TlsKey, key_name: &str) -> Result<Self, TlsError> {
+        let chain = read_certificates(cert_pem)?;
+        Self::of(chain, Arc::new(key), &cert_pem.display().to_string(), key_name)
+    }
+
+    /// Another chain for the same key, which is not looked for again.
+    pub fn with_chain(&self, cert_pem: &Path) -> Result<Self, TlsError> {
+        let chain = read_certificates(cert_pem)?;
+        let certified = ResolvesClientCert::resolve(&*self.key, &[], &[]).ok_or(CertificateError::Missing)?;
+        Self::of(chain, certified.key.clone(), &cert_pem.display().to_string(), "in use")
     }
 
     /// The same, from text.
@@ -101,14 +118,23 @@ impl Credentials {
         key_name: &str,
     ) -> Result<Self, TlsError> {
         let refused = |reason: String| TlsError::Key { path: key_name.into(), reason };
-        if chain.is_empty() {
-            return Err(CertificateError::Missing.into());
-        }
         let der = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| refused(error.to_string()))?;
         let signing_key = aws_lc_rs::default_provider()
             .key_provider
             .load_private_key(der)
             .map_err(|error| refused(error.to_string()))?;
+        Self::of(chain, signing_key, cert_name, key_name)
+    }
+
+    fn of(
+        chain: Vec<CertificateDer<'static>>,
+        signing_key: Arc<dyn SigningKey>,
+        cert_name: &str,
+        key_name: &str,
+    ) -> Result<Self, TlsError> {
+        if chain.is_empty() {
+            return Err(CertificateError::Missing.into());
+        }
         let certified = CertifiedKey::new(chain.clone(), signing_key);
         match certified.keys_match() {
             Ok(()) => Ok(Self { key: Arc::new(SingleCertAndKey::from(certified)), chain: chain.into() }),

@@ -349,6 +349,12 @@ refuse_free = "{refuse}"
         &self.directory.nodes.iter().find(|node| node.member.as_str() == member).unwrap().log_key
     }
 
+    /// Lists another key as a node's log's.
+    pub(crate) fn list_log_key(&mut self, member: &str, key: Verifier) {
+        let node = self.directory.nodes.iter_mut().find(|node| node.member.as_str() == member).unwrap();
+        node.log_key = key;
+    }
+
     /// A file of the federation's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

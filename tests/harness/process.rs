@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ pub(crate) struct Process {
     child: Child,
     output: PathBuf,
     pub(crate) systems: SocketAddr,
+    pub(crate) nodes: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
@@ -27,7 +28,7 @@ impl Process {
     }
 
     /// The same, with more in its environment.
-    pub(crate) async fn start_with(federation: &Federation, member: &str, environment: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_with(federation: &Federation, member: &str, environment: &[(&str, &Path)]) -> Self {
         let mut this = Self::spawn(federation, member, environment);
         this.ready().await;
         this
@@ -35,7 +36,7 @@ impl Process {
 
     /// Starts a node that aborts at a point (`tile:2`: where it comes there a second time), which may be before it is ready.
     pub(crate) async fn start_to_fail(federation: &Federation, member: &str, failpoint: &str) -> Self {
-        let mut this = Self::spawn(federation, member, &[("KOPURO_FAILPOINT", failpoint)]);
+        let mut this = Self::spawn(federation, member, &[("KOPURO_FAILPOINT", Path::new(failpoint))]);
         let deadline = Instant::now() + LIMIT;
         while !this.has_aborted() && admin(this.admin, "/readyz").await.is_err() {
             assert!(Instant::now() < deadline, "the node did not start:\n{}", this.said());
@@ -52,7 +53,7 @@ impl Process {
         true
     }
 
-    fn spawn(federation: &Federation, member: &str, environment: &[(&str, &str)]) -> Self {
+    fn spawn(federation: &Federation, member: &str, environment: &[(&str, &Path)]) -> Self {
         let output = federation.member_path(member, "node.out");
         let to = OpenOptions::new().create(true).append(true).open(&output).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kopuro"))
@@ -67,7 +68,7 @@ impl Process {
             .unwrap();
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let ports = federation.ports[member];
-        Self { child, output, systems: at(ports.systems), admin: at(ports.admin) }
+        Self { child, output, systems: at(ports.systems), nodes: at(ports.nodes), admin: at(ports.admin) }
     }
 
     async fn ready(&mut self) {

@@ -9,14 +9,13 @@ use time::OffsetDateTime;
 
 use super::Finding;
 use crate::config::{Loaded, NodeConfig};
+use crate::trust::expiry::{Expiry, Mark, span};
 
 /// Above this, every exchange feels the disk.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 
 /// How many syncs are timed.
 const SYNCS: usize = 8;
-
-const DAY: i64 = 86_400;
 
 /// Free space against the node's own marks, and how long a sync takes.
 pub(super) fn disk(config: &NodeConfig) -> Vec<Finding> {
@@ -142,47 +141,23 @@ async fn is_running(admin: SocketAddr) -> bool {
     super::there::get(&format!("http://{address}/healthz"), None).await.is_ok()
 }
 
-/// Certificate, CRLs and directory.
-pub(super) fn expiries(config: &NodeConfig, loaded: &Loaded) -> Vec<Finding> {
+/// Certificates, CRLs and directory.
+pub(super) fn expiries(loaded: &Loaded) -> Vec<Finding> {
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let certificate = config.tls.certificate.display();
-    let mut findings = vec![
-        expiry(
-            "certificate",
-            &format!("{certificate} or a CA above it"),
-            loaded.certificate_until_unix - now,
-            30,
-            "renew it: `kopuro pki csr` and your CA, or `kopuro pki issue --force`; the node takes it up by itself",
-        ),
-        expiry(
-            "directory",
-            &format!("version {}", loaded.directory.version),
-            loaded.directory.expires.unix_timestamp() - now,
-            14,
-            "have the council sign the next version before that: when it ends, no exchange passes",
-        ),
-    ];
+    let mut findings: Vec<Finding> = loaded.expiries.iter().map(|expiry| finding(expiry, now)).collect();
     if loaded.anchors.crls().is_empty() {
         let remedy =
             "name the root's and every member's list in tls.crls: without them a revoked certificate goes on working";
         findings.push(Finding::warning("revocation lists", "none is configured", remedy));
     }
-    for crl in loaded.anchors.crls() {
-        let remedy = "the CA writes a new one: `kopuro pki crl`; when it ends, everybody under that CA is refused";
-        findings.push(expiry("revocation list", &crl.issuer, crl.next_update_unix - now, 2, remedy));
-    }
     findings
 }
 
-fn expiry(check: &str, what: &str, left: i64, warn_days: i64, remedy: &str) -> Finding {
-    if left <= 0 {
-        Finding::bad(check, format!("{what} ended {} days ago", -left / DAY), remedy)
-    } else if left < DAY {
-        Finding::bad(check, format!("{what} ends in {} hours", left / 3_600), remedy)
-    } else if left < warn_days * DAY {
-        Finding::warning(check, format!("{what} ends in {} days", left / DAY), remedy)
-    } else {
-        Finding::good(check, format!("{what} is good for {} days", left / DAY))
+fn finding(expiry: &Expiry, now: i64) -> Finding {
+    match expiry.warning(now) {
+        None => Finding::good(expiry.what, format!("{} is good for {}", expiry.name, span(expiry.until_unix - now))),
+        Some(warning) if warning.mark < Mark::Day => Finding::warning(expiry.what, warning.says(), &expiry.remedy),
+        Some(warning) => Finding::bad(expiry.what, warning.says(), &expiry.remedy),
     }
 }
 

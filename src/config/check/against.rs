@@ -13,13 +13,13 @@ use crate::schema::set::MAX_BYTES;
 use crate::schema::{Catalogue, ServiceOffer};
 use crate::trust::directory::Directory;
 use crate::trust::identity::{MemberId, SystemId};
-use crate::trust::note::Signer;
+use crate::trust::note::Verifier;
 
 /// This node must be in the directory, with the log key that it has.
 pub(super) fn check_this_node(
     config: &NodeConfig,
     directory: &Directory,
-    signer: Option<&Signer>,
+    log_key: Option<&Verifier>,
     problems: &mut Vec<Problem>,
 ) {
     let Some(node) = directory.node(&config.node.member, &config.node.name) else {
@@ -28,15 +28,11 @@ pub(super) fn check_this_node(
         problems.push(config.problem(&[Step::Key("node"), Step::Key("name")], what, remedy));
         return;
     };
-    if let Some(signer) = signer
-        && signer.verifier() != node.log_key
+    if let Some(log_key) = log_key
+        && *log_key != node.log_key
     {
-        let what = format!(
-            "its public key is {}, and directory version {} has {}",
-            signer.verifier(),
-            directory.version,
-            node.log_key
-        );
+        let what =
+            format!("its public key is {log_key}, and directory version {} has {}", directory.version, node.log_key);
         let remedy = "use the key that belongs to the listed one, or have the council list this one";
         problems.push(config.problem(&[Step::Key("log"), Step::Key("key")], what, remedy));
     }

@@ -12,17 +12,18 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::LoadedBackend;
-use crate::config::NodeConfig;
 use crate::config::document::{ConfigError, Problem, Severity, Step};
+use crate::config::{NodeConfig, PrivateKey, Token};
 use crate::oversight::witness::{Cosigners, CosignersError};
 use crate::trust::certificate::{Anchors, Usage};
 use crate::trust::directory::{Mirror, SourceOptions};
 use crate::trust::identity::SystemId;
 use crate::trust::note::{Signer, Verifier};
 use crate::trust::tls::{Credentials, TlsError, server_config};
+use crate::trust::token::{KeyInToken, KeyKind, TlsKey};
 
-/// From when on an operator is told that a certificate ends.
-const EXPIRES_SOON_DAYS: i64 = 14;
+const TOKEN_REMEDY: &str =
+    "correct module, labels or PIN; `pkcs11-tool --module … --list-objects --login` shows what the token has";
 
 pub(super) struct OwnTls {
     pub(super) credentials: Arc<Credentials>,
@@ -56,7 +57,9 @@ pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<P
     if let Err(error) = writable(&config.node.data) {
         problems.extend(unwritable(config, &config.node.data, &error).problems);
     }
-    private(config, "log", "key", &config.log.key, problems);
+    if let Some(file) = config.log.key.file() {
+        private(config, "log", "key", file, problems);
+    }
     problems.extend(config.retention_problem());
     if config.log.refuse_free > config.log.warn_free {
         let what = "is more than log.warn_free: the node would refuse before it warns";
@@ -65,7 +68,12 @@ pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<P
 }
 
 /// Credentials and anchors that fit together and are this node's.
-pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut Vec<Problem>) -> Option<OwnTls> {
+pub(super) fn read_tls(
+    config: &NodeConfig,
+    now: OffsetDateTime,
+    previous: Option<&Credentials>,
+    problems: &mut Vec<Problem>,
+) -> Option<OwnTls> {
     let anchors = match Anchors::load(&config.tls.roots, &config.tls.crls) {
         Ok(anchors) => Some(Arc::new(anchors)),
         Err(error) => {
@@ -81,17 +89,20 @@ pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut 
             problems.push(problem.with(Severity::Mismatch));
         }
     }
-    let credentials = Credentials::load(&config.tls.certificate, &config.tls.key)
+    let credentials = read_credentials(config, previous)
         .map_err(|error| {
             let (field, remedy) = match error {
                 TlsError::Certificate(_) => ("certificate", "give the node's chain, leaf first, in PEM"),
                 TlsError::KeyMismatch { .. } => ("key", "give the key with which the certificate was issued"),
+                TlsError::Token(_) => ("key", TOKEN_REMEDY),
                 TlsError::Key { .. } | TlsError::Tls(_) => ("key", "give the certificate's private key, in PEM"),
             };
             problems.push(config.problem(&steps("tls", field), error.to_string(), remedy));
         })
         .ok();
-    private(config, "tls", "key", &config.tls.key, problems);
+    if let Some(file) = config.tls.key.file() {
+        private(config, "tls", "key", file, problems);
+    }
     let (credentials, anchors) = (credentials?, anchors?);
 
     let certificate = steps("tls", "certificate");
@@ -114,11 +125,6 @@ pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut 
         }
     }
     let until_unix = until_unix?;
-    let days_left = (until_unix - now.unix_timestamp()) / 86_400;
-    if days_left < EXPIRES_SOON_DAYS {
-        let problem = config.problem(&certificate, format!("ends in {days_left} days"), "have a new one issued");
-        problems.push(problem.with(Severity::Notice));
-    }
     let credentials = Arc::new(credentials);
     match server_config(&credentials, &anchors) {
         Ok(server_tls) => Some(OwnTls { credentials, anchors, server_tls, until_unix }),
@@ -129,13 +135,29 @@ pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut 
     }
 }
 
+/// The node's chain and key. A running node goes on with the session that it has with a token, so that what it takes up does not hang on
+/// the token; unless the chain is another key's.
+fn read_credentials(config: &NodeConfig, previous: Option<&Credentials>) -> Result<Credentials, TlsError> {
+    let certificate = &config.tls.certificate;
+    match (&config.tls.key, previous) {
+        (PrivateKey::File(path), _) => Credentials::load(certificate, path),
+        (PrivateKey::Pkcs11(token), previous) => match previous.map(|previous| previous.with_chain(certificate)) {
+            None | Some(Err(TlsError::KeyMismatch { .. })) => {
+                let key = TlsKey::open(&token.clone().into())?;
+                Credentials::load_with_token(certificate, key, &config.tls.key.to_string())
+            }
+            Some(other) => other,
+        },
+    }
+}
+
 /// The witnesses' policy: whether it can be met, and whether it knows this log.
-pub(super) fn check_witness(config: &NodeConfig, signer: Option<&Signer>, problems: &mut Vec<Problem>) {
+pub(super) fn check_witness(config: &NodeConfig, log_key: Option<&Verifier>, problems: &mut Vec<Problem>) {
     let Some(witness) = &config.witness else { return };
     match Cosigners::from_config(witness) {
         Ok(cosigners) => {
             let logs = cosigners.policy().logs();
-            let ours = signer.is_none_or(|signer| logs.iter().any(|log| log.key == signer.verifier()));
+            let ours = log_key.is_none_or(|key| logs.iter().any(|log| log.key == *key));
             if !logs.is_empty() && !ours {
                 let what = format!("{} lists other logs, and not this node's", witness.policy.display());
                 let remedy = "add a line: log, and the key that kopuro directory keygen printed for log.key";
@@ -157,10 +179,32 @@ pub(super) fn check_witness(config: &NodeConfig, signer: Option<&Signer>, proble
 pub(in crate::config) fn log_signer(config: &NodeConfig) -> Result<Signer, ConfigError> {
     let remedy = "give the file that `kopuro directory keygen` wrote for this node's log";
     let problem = |what: String| ConfigError::from(config.problem(&steps("log", "key"), what, remedy));
-    let text = std::fs::read_to_string(&config.log.key)
-        .map_err(|error| problem(format!("{} cannot be read: {error}", config.log.key.display())))?;
+    let path = match &config.log.key {
+        PrivateKey::File(path) => path,
+        PrivateKey::Pkcs11(token) => return log_signer_in_token(config, token),
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| problem(format!("{} cannot be read: {error}", path.display())))?;
     let text = Zeroizing::new(text);
-    Signer::from_encoded(&text).map_err(|error| problem(format!("{}: {error}", config.log.key.display())))
+    let signer = Signer::from_encoded(&text).map_err(|error| problem(format!("{}: {error}", path.display())))?;
+    match &config.log.origin {
+        Some(origin) if origin != signer.name() => {
+            let what = format!("{} has the key of {}, and log.origin is {origin}", path.display(), signer.name());
+            Err(config.problem(&steps("log", "origin"), what, "remove log.origin: the key's file says it").into())
+        }
+        _ => Ok(signer),
+    }
+}
+
+fn log_signer_in_token(config: &NodeConfig, token: &Token) -> Result<Signer, ConfigError> {
+    let problem = |what: String, remedy| ConfigError::from(config.problem(&steps("log", "key"), what, remedy));
+    let Some(origin) = &config.log.origin else {
+        let remedy = "add log.origin, the name that the directory has in the log's key before its first +";
+        return Err(problem("is in a token, which does not say which log's it is".into(), remedy));
+    };
+    let key = KeyInToken::open(&token.clone().into(), KeyKind::Ed25519);
+    let key = key.map_err(|error| problem(error.to_string(), TOKEN_REMEDY))?;
+    Signer::in_token(origin, key).map_err(|error| problem(error.to_string(), "correct log.origin"))
 }
 
 /// Options of the directory's source; none where a mirror, key or threshold is wrong.

@@ -1,6 +1,7 @@
 //! Everything that `node.toml` refers to, read and compared; all problems, not the first.
 
 mod against;
+mod expiries;
 mod local;
 mod typed;
 
@@ -16,12 +17,14 @@ use time::OffsetDateTime;
 
 use super::document::{ConfigError, Problem, Severity, Step};
 use super::grants::{read_grants, read_outbound};
-use super::{Endpoint, NodeConfig, Protocol};
+use super::{Endpoint, NodeConfig, PrivateKey, Protocol};
 use crate::policy::{Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
 use crate::trust::directory::{Directory, SignedDirectory, Source};
+use crate::trust::expiry::Expiry;
 use crate::trust::identity::SystemId;
+use crate::trust::note::Verifier;
 use crate::trust::tls::Credentials;
 
 pub(super) use local::{log_signer, writable};
@@ -40,6 +43,10 @@ pub struct Loaded {
     pub server_tls: Arc<ServerConfig>,
     /// The last second at which the node's own chain is valid.
     pub certificate_until_unix: i64,
+    /// What it lives by and when that ends.
+    pub expiries: Arc<[Expiry]>,
+    /// The public half of the key that signs the log's checkpoints.
+    pub log_key: Verifier,
     /// The directory in force.
     pub directory: Arc<Directory>,
     /// Its services' types.
@@ -121,16 +128,20 @@ fn inspect(
     mut problems: Vec<Problem>,
 ) -> Result<Loaded, ConfigError> {
     let now = OffsetDateTime::now_utc();
-    let own = local::read_tls(config, now, &mut problems);
-    let signer = log_signer(config).map_err(|error| problems.extend(error.problems)).ok();
-    local::check_witness(config, signer.as_ref(), &mut problems);
+    let own = local::read_tls(config, now, previous.map(|previous| &*previous.credentials), &mut problems);
+    let log_key = match (&config.log.key, previous) {
+        // The key does not change while the node runs, and its token need not be asked for each reload.
+        (PrivateKey::Pkcs11(_), Some(previous)) => Some(previous.log_key.clone()),
+        _ => log_signer(config).map_err(|error| problems.extend(error.problems)).ok().map(|signer| signer.verifier()),
+    };
+    local::check_witness(config, log_key.as_ref(), &mut problems);
     let grants = read_grants(&config.policy.grants, &config.node.member, &mut problems);
     let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
 
     let mut catalogue = Catalogue::default();
     let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
-        against::check_this_node(config, directory, signer.as_ref(), &mut problems);
+        against::check_this_node(config, directory, log_key.as_ref(), &mut problems);
         catalogue =
             against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
         let facts = against::Facts { directory, catalogue: &catalogue };
@@ -148,8 +159,12 @@ fn inspect(
 
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     let broken = problems.first().is_some_and(|worst| worst.severity == Severity::Error);
-    let (Some(own), Some(directory), false) = (own, directory, broken) else { return Err(ConfigError { problems }) };
+    let (Some(own), Some(log_key), Some(directory), false) = (own, log_key, directory, broken) else {
+        return Err(ConfigError { problems });
+    };
     Ok(Loaded {
+        expiries: expiries::expiries(config, &own.credentials, &own.anchors, &directory.directory).into(),
+        log_key,
         credentials: own.credentials,
         anchors: own.anchors,
         server_tls: own.server_tls,

@@ -23,12 +23,25 @@ use crate::trust::identity::Identity;
 /// What a chain is verified against. Immutable: a reload makes a new one.
 pub struct Anchors {
     roots: Vec<TrustAnchor<'static>>,
-    /// Validity of each root, in the order of `roots`: the path validation itself does not look at it.
-    root_validity: Vec<(i64, i64)>,
+    /// Name and validity of each root, in the order of `roots`: the path validation itself does not look at it.
+    root_facts: Vec<Root>,
     root_names: Vec<DistinguishedName>,
     crls: Vec<CertRevocationList<'static>>,
     crl_facts: Vec<Crl>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// What an operator wants to know of a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// Its name.
+    pub name: String,
+    /// The file that it is in; none where it came as text.
+    pub file: Option<PathBuf>,
+    /// The first second at which it counts.
+    pub not_before_unix: i64,
+    /// The last one.
+    pub not_after_unix: i64,
 }
 
 /// What an operator wants to know of a CRL in force.
@@ -36,8 +49,12 @@ pub struct Anchors {
 pub struct Crl {
     /// The CA's name.
     pub issuer: String,
+    /// The file that it is in; none where it came otherwise.
+    pub file: Option<PathBuf>,
     /// Rises with every CRL of this CA.
     pub number: u64,
+    /// When it was made.
+    pub this_update_unix: i64,
     /// From when on nothing under this CA is accepted until there is a newer one.
     pub next_update_unix: i64,
     /// How many certificates it revokes.
@@ -50,12 +67,12 @@ impl Anchors {
         let mut anchors = Self::empty();
         for path in ca_files {
             for root in read_certificates(path)? {
-                anchors.add_root(&root).map_err(|error| CertificateError::file(path, error))?;
+                anchors.add_root(&root, Some(path)).map_err(|error| CertificateError::file(path, error))?;
             }
         }
         for path in crl_files {
             for crl in read_crls(path)? {
-                anchors.add_crl(&crl).map_err(|error| CertificateError::file(path, error))?;
+                anchors.add_crl(&crl, Some(path)).map_err(|error| CertificateError::file(path, error))?;
             }
         }
         anchors.with_a_root()
@@ -65,10 +82,10 @@ impl Anchors {
     pub fn from_pem(roots: &str, crls: &str) -> Result<Self, CertificateError> {
         let mut anchors = Self::empty();
         for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
-            anchors.add_root(&root.map_err(|error| CertificateError::Pem(error.to_string()))?)?;
+            anchors.add_root(&root.map_err(|error| CertificateError::Pem(error.to_string()))?, None)?;
         }
         for crl in CertificateRevocationListDer::pem_slice_iter(crls.as_bytes()) {
-            anchors.add_crl(&crl.map_err(|error| CertificateError::Pem(error.to_string()))?)?;
+            anchors.add_crl(&crl.map_err(|error| CertificateError::Pem(error.to_string()))?, None)?;
         }
         anchors.with_a_root()
     }
@@ -76,6 +93,15 @@ impl Anchors {
     /// The CRLs that count, one per issuer.
     pub fn crls(&self) -> &[Crl] {
         &self.crl_facts
+    }
+
+    /// The roots; of several with one name and key (a prolonged root) the one that lasts longest.
+    pub fn roots(&self) -> impl Iterator<Item = &Root> {
+        let all = || self.roots.iter().zip(&self.root_facts);
+        let outlasted = move |(anchor, root): &(&TrustAnchor<'_>, &Root)| {
+            all().any(|(other, longer)| same_root(anchor, other) && longer.not_after_unix > root.not_after_unix)
+        };
+        all().filter(move |root| !outlasted(root)).map(|(_, root)| root)
     }
 
     /// Verifies a chain (leaf first) and says whom it speaks for.
@@ -126,7 +152,7 @@ impl Anchors {
     fn empty() -> Self {
         Self {
             roots: Vec::new(),
-            root_validity: Vec::new(),
+            root_facts: Vec::new(),
             root_names: Vec::new(),
             crls: Vec::new(),
             crl_facts: Vec::new(),
@@ -138,7 +164,7 @@ impl Anchors {
         if self.roots.is_empty() { Err(CertificateError::NoRoots) } else { Ok(self) }
     }
 
-    fn add_root(&mut self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
+    fn add_root(&mut self, certificate: &CertificateDer<'_>, file: Option<&PathBuf>) -> Result<(), CertificateError> {
         let parsed = parse(certificate)?;
         if !parsed.is_ca() {
             return Err(CertificateError::Refused("not a CA's certificate, so it cannot be a root".into()));
@@ -147,18 +173,27 @@ impl Anchors {
             .map_err(|error| CertificateError::Malformed(error.to_string()))?
             .to_owned();
         self.root_names.push(DistinguishedName::in_sequence(&anchor.subject));
-        self.root_validity.push((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()));
+        self.root_facts.push(Root {
+            name: parsed.subject().to_string(),
+            file: file.cloned(),
+            not_before_unix: parsed.validity().not_before.timestamp(),
+            not_after_unix: parsed.validity().not_after.timestamp(),
+        });
         self.roots.push(anchor);
         Ok(())
     }
 
-    fn add_crl(&mut self, der: &CertificateRevocationListDer<'_>) -> Result<(), CertificateError> {
+    fn add_crl(
+        &mut self,
+        der: &CertificateRevocationListDer<'_>,
+        file: Option<&PathBuf>,
+    ) -> Result<(), CertificateError> {
         let bad = |error: &dyn fmt::Display| CertificateError::BadCrl(error.to_string());
         let crl = CertRevocationList::from(OwnedCertRevocationList::from_der(der).map_err(|error| bad(&error))?);
         if crl.issuing_distribution_point().is_some() {
             return Err(CertificateError::BadCrl("it covers only part of its CA's certificates".into()));
         }
-        let facts = Crl::of(der)?;
+        let facts = Crl { file: file.cloned(), ..Crl::of(der)? };
         let same_issuer = self.crls.iter().position(|other| other.issuer() == crl.issuer());
         match same_issuer {
             Some(position) if facts.number > self.crl_facts[position].number => {
@@ -176,12 +211,9 @@ impl Anchors {
 
     fn root_not_after(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<i64, CertificateError> {
         // Several roots may have one name and key and differ in validity (a prolonged root): the longest counts.
-        let same = |root: &TrustAnchor<'_>| {
-            root.subject == anchor.subject && root.subject_public_key_info == anchor.subject_public_key_info
-        };
-        let of_this_root = self.roots.iter().zip(&self.root_validity).filter(|(root, _)| same(root));
-        let (not_before, not_after) =
-            of_this_root.map(|(_, validity)| *validity).max_by_key(|validity| validity.1).unwrap_or((i64::MAX, 0));
+        let of_this_root = self.roots.iter().zip(&self.root_facts).filter(|(root, _)| same_root(root, anchor));
+        let longest = of_this_root.map(|(_, root)| root).max_by_key(|root| root.not_after_unix);
+        let (not_before, not_after) = longest.map_or((i64::MAX, 0), |root| (root.not_before_unix, root.not_after_unix));
         let time = |seconds: i64| {
             rfc3339(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.try_into().unwrap_or(0))))
         };
@@ -229,11 +261,17 @@ impl Crl {
         let number = crl.crl_number().cloned().unwrap_or_else(|| BigUint::from(0u8));
         Ok(Self {
             issuer: crl.issuer().to_string(),
+            file: None,
+            this_update_unix: crl.last_update().timestamp(),
             number: u64::try_from(number).map_err(|_| CertificateError::BadCrl("its number passes 64 bits".into()))?,
             next_update_unix: next_update.timestamp(),
             revoked: crl.iter_revoked_certificates().count(),
         })
     }
+}
+
+fn same_root(one: &TrustAnchor<'_>, other: &TrustAnchor<'_>) -> bool {
+    one.subject == other.subject && one.subject_public_key_info == other.subject_public_key_info
 }
 
 /// The leaf's identity, if the CAs above it may speak for it.

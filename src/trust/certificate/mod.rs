@@ -30,7 +30,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::trust::identity::{Identity, URI_SCHEME};
 
-pub use anchors::{Anchors, Crl};
+pub use anchors::{Anchors, Crl, Root};
 pub use error::CertificateError;
 
 /// What a verified chain says of its holder.
@@ -61,6 +61,13 @@ pub fn claimed_identity(certificate: &CertificateDer<'_>) -> Result<Identity, Ce
     let names = parsed.subject_alternative_name().map_err(|error| CertificateError::Malformed(error.to_string()))?;
     let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     only_identity(names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }))
+}
+
+/// A certificate's subject, and its first and last second.
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Result<(String, i64, i64), CertificateError> {
+    let parsed = parse(certificate)?;
+    let validity = parsed.validity();
+    Ok((parsed.subject().to_string(), validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// Every certificate of a PEM file, at least one.

@@ -10,34 +10,51 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{Note, NoteError, cosignature};
+use crate::trust::token::KeyInToken;
 
 const TYPE_ED25519: u8 = 0x01;
 pub(super) const TYPE_COSIGNATURE: u8 = 0x04;
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 
-/// A named private key. Wiped from memory when dropped; never printed.
+/// A named private key, in memory (wiped when dropped, never printed) or in a token.
 pub struct Signer {
     name: String,
-    key: SigningKey,
+    key: PrivateKey,
+}
+
+enum PrivateKey {
+    Memory(SigningKey),
+    Token(KeyInToken, VerifyingKey),
 }
 
 impl Signer {
     /// A new key from the system's random generator.
     pub fn generate(name: &str) -> Result<Self, NoteError> {
-        Ok(Self { name: name.into(), key: generate(name)? })
+        Ok(Self { name: name.into(), key: PrivateKey::Memory(generate(name)?) })
     }
 
     /// Reads `PRIVATE+KEY+name+hex+base64(01 ‖ seed)`; white space around it is allowed, as in a file.
     pub fn from_encoded(encoded: &str) -> Result<Self, NoteError> {
         let (name, id, key) = decode_private(encoded, TYPE_ED25519)?;
-        let signer = Self { name: name.into(), key };
+        let signer = Self { name: name.into(), key: PrivateKey::Memory(key) };
         check_key_id(name, id, signer.verifier().key_id)?;
         Ok(signer)
     }
 
-    /// The private key as text, for a file that only its owner reads.
+    /// The Ed25519 key in a token, under this name.
+    pub fn in_token(name: &str, key: KeyInToken) -> Result<Self, NoteError> {
+        check_name(name)?;
+        let public = key.public().try_into().ok().and_then(|public| VerifyingKey::from_bytes(public).ok());
+        let public = public.ok_or_else(|| NoteError::Token(format!("{key} is no Ed25519 key")))?;
+        Ok(Self { name: name.into(), key: PrivateKey::Token(key, public) })
+    }
+
+    /// The private key as text, for a file that only its owner reads. Empty for a key in a token, which never leaves it.
     pub fn to_encoded(&self) -> Zeroizing<String> {
-        encode_private(&self.verifier(), TYPE_ED25519, &self.key)
+        match &self.key {
+            PrivateKey::Memory(key) => encode_private(&self.verifier(), TYPE_ED25519, key),
+            PrivateKey::Token(..) => Zeroizing::default(),
+        }
     }
 
     /// The key's name.
@@ -45,14 +62,27 @@ impl Signer {
         &self.name
     }
 
-    /// The signature alone, without its key id.
-    pub(super) fn signature_of(&self, text: &str) -> Vec<u8> {
-        self.key.sign(text.as_bytes()).to_bytes().to_vec()
+    /// The signature alone, without its key id. A token's is verified before anybody gets it.
+    pub(super) fn signature_of(&self, text: &str) -> Result<Vec<u8>, NoteError> {
+        match &self.key {
+            PrivateKey::Memory(key) => Ok(key.sign(text.as_bytes()).to_bytes().to_vec()),
+            PrivateKey::Token(key, _) => {
+                let signature = key.sign(text.as_bytes()).map_err(|error| NoteError::Token(error.to_string()))?;
+                if !self.verifier().verifies(text, &signature) {
+                    return Err(NoteError::Token(format!("{key} gave a signature that does not verify")));
+                }
+                Ok(signature)
+            }
+        }
     }
 
     /// The public half.
     pub fn verifier(&self) -> Verifier {
-        Verifier::new(self.name.clone(), PublicKey::Ed25519(self.key.verifying_key()))
+        let public = match &self.key {
+            PrivateKey::Memory(key) => key.verifying_key(),
+            PrivateKey::Token(_, public) => *public,
+        };
+        Verifier::new(self.name.clone(), PublicKey::Ed25519(public))
     }
 
     /// A note of this text with this key's signature alone. The text must end in a newline.

@@ -87,6 +87,9 @@ pub enum NoteError {
     /// A cosignature's time does not fit its format.
     #[error("{0} is no time for a cosignature: more than 2^63 - 1")]
     Time(u64),
+    /// The token that has the key does not sign.
+    #[error("{0}")]
+    Token(String),
     /// The system's random generator failed.
     #[error("no random bytes from the system: {0}")]
     Random(String),
@@ -156,7 +159,7 @@ impl Note {
     /// Adds this key's signature, in place of an earlier one of the same key.
     pub fn add_signature(&mut self, signer: &Signer) -> Result<(), NoteError> {
         let verifier = signer.verifier();
-        let bytes = signer.signature_of(&self.text);
+        let bytes = signer.signature_of(&self.text)?;
         self.add(Signature { name: verifier.name().into(), key_id: verifier.key_id(), bytes })
     }
 

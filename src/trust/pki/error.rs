@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::trust::certificate::CertificateError;
 use crate::trust::identity::{Identity, IdentityError, MemberId};
+use crate::trust::token::TokenError;
 
 /// Why a certificate authority refuses.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,9 @@ pub enum PkiError {
     /// A text is not an identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The token that has the key does not sign.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The system's random generator failed.
     #[error("no random bytes from the system: {0}")]
     Random(String),

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::trust::certificate::{CertificateError, claimed_identity};
 use crate::trust::identity::{Identity, MemberId};
+use crate::trust::token::{Requester, TlsKey};
 
 pub use error::PkiError;
 use folder::{Folder, IssuedRecord, RevokedRecord};
@@ -110,6 +111,22 @@ pub fn request(identity: &Identity, sans: &Sans) -> Result<Request, PkiError> {
     let key = profile::generate_key()?;
     let csr = Profile::request(identity, sans)?.params.serialize_request(&key)?;
     Ok(Request { csr_pem: csr.pem()?, key_pem: Zeroizing::new(key.serialize_pem()) })
+}
+
+/// A request for this identity by a key that is there, in a file (PKCS #8, PEM).
+pub fn request_for(key_pem: &str, identity: &Identity, sans: &Sans) -> Result<String, PkiError> {
+    let key = KeyPair::from_pem(key_pem)?;
+    Ok(Profile::request(identity, sans)?.params.serialize_request(&key)?.pem()?)
+}
+
+/// A request for this identity by a key in a token.
+pub fn request_by_token(key: &TlsKey, identity: &Identity, sans: &Sans) -> Result<String, PkiError> {
+    let requester = Requester::new(key);
+    let request = Profile::request(identity, sans)?.params.serialize_request(&requester);
+    match (request, requester.failed()) {
+        (_, Some(error)) => Err(error.into()),
+        (request, None) => Ok(request?.pem()?),
+    }
 }
 
 impl Authority {
