@@ -3,7 +3,7 @@
 //! In: files. Out: [`NodeConfig`], what the files say with every default filled in; [`Loaded`], what the node works
 //! with, made by [`open`]; or every [`Problem`] at once, each with file, line, field and what to do. [`watch()`] tells
 //! when to check again. Unknown fields are refused. Paths are relative to the file they stand in. A running node takes
-//! up what [`recheck`] makes (certificates, CRLs, directory, descriptors, grants, outbound list, back-ends' CAs);
+//! up what [`recheck`] makes (certificates, CRLs, directory, descriptors, grants, outbound list, back-ends' CAs, the log's keys);
 //! everything else in `node.toml` needs a restart.
 
 mod check;
@@ -37,8 +37,8 @@ pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessT
 
 use document::Step;
 
+use crate::log::Signers;
 use crate::trust::identity::{Identity, MemberId};
-use crate::trust::note::Signer;
 
 /// What `node.toml` says, defaults filled in and paths made absolute or relative to the working folder.
 #[derive(Debug, Clone, Deserialize)]
@@ -167,6 +167,10 @@ pub struct Log {
     /// The key that signs checkpoints, as `kopuro directory keygen` wrote it. Default `log.key`.
     #[serde(default = "log_key")]
     pub key: PathBuf,
+    /// While the key is changed, the file of the new one: where it is there, checkpoints are signed by both. Default `key` and
+    /// `.next` behind it.
+    #[serde(default)]
+    pub next_key: PathBuf,
     /// Below this free space on the data folder's disk the node warns. Default `2GiB`.
     #[serde(default = "warn_free", deserialize_with = "units::size")]
     pub warn_free: u64,
@@ -188,6 +192,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             key: log_key(),
+            next_key: PathBuf::new(),
             warn_free: warn_free(),
             refuse_free: refuse_free(),
             append_timeout: append_timeout(),
@@ -292,9 +297,9 @@ impl NodeConfig {
         self.node.data.join("directory.note")
     }
 
-    /// Reads the key that signs the log's checkpoints.
-    pub fn log_signer(&self) -> Result<Signer, ConfigError> {
-        check::log_signer(self)
+    /// Reads the key that signs the log's checkpoints, and the next one where it is there.
+    pub fn log_signers(&self) -> Result<Signers, ConfigError> {
+        check::log_signers(self)
     }
 
     fn problem(&self, steps: &[Step<'_>], what: impl Into<String>, remedy: impl Into<String>) -> Problem {
@@ -302,12 +307,18 @@ impl NodeConfig {
     }
 
     fn resolve(&mut self, base: &Path) {
+        if self.log.next_key.as_os_str().is_empty() {
+            let mut beside = self.log.key.clone().into_os_string();
+            beside.push(".next");
+            self.log.next_key = beside.into();
+        }
         let files = [
             &mut self.node.data,
             &mut self.tls.certificate,
             &mut self.tls.key,
             &mut self.directory.descriptors,
             &mut self.log.key,
+            &mut self.log.next_key,
             &mut self.policy.grants,
             &mut self.policy.outbound,
         ];

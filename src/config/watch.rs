@@ -121,7 +121,9 @@ struct Read {
 
 impl Read {
     fn of(config: &NodeConfig) -> Self {
-        let files = [&config.tls.certificate, &config.tls.key, &config.policy.outbound].map(PathBuf::as_path);
+        let files =
+            [&config.tls.certificate, &config.tls.key, &config.policy.outbound, &config.log.key, &config.log.next_key]
+                .map(PathBuf::as_path);
         let mirrors = config.directory.mirrors.iter().filter(|mirror| !mirror.contains("://")).map(Path::new);
         let backend_roots = config.backends.values().filter_map(|backend| backend.ca.as_deref());
         let lists = config.tls.roots.iter().chain(&config.tls.crls).map(PathBuf::as_path);

@@ -140,8 +140,8 @@ impl Node {
     }
 
     /// Starts with what [`config::open`] gave.
-    pub async fn start_checked(config: NodeConfig, source: Source, loaded: Loaded) -> Result<Self, NodeError> {
-        let log = open_log(&config).await?;
+    pub async fn start_checked(config: NodeConfig, source: Source, mut loaded: Loaded) -> Result<Self, NodeError> {
+        let log = open_log(&config, &mut loaded).await?;
         Self::serve(config, Files { source, loaded }, Some(log)).await
     }
 
@@ -244,6 +244,7 @@ impl Node {
             health: health.clone(),
             generation,
             files: tokio::sync::Mutex::new(files),
+            log: log.as_ref().map(|(log, ..)| log.clone()),
         });
         let mut background = vec![
             tokio::spawn(telemetry::admin::serve_router(
@@ -346,8 +347,12 @@ impl std::fmt::Debug for Node {
     }
 }
 
-async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeError> {
-    let usual = LogOptions::new(&config.node.data, config.log_signer()?);
+async fn open_log(config: &NodeConfig, loaded: &mut Loaded) -> Result<(Log, Index, Follower), NodeError> {
+    let signers = match loaded.log_signers.take() {
+        Some(signers) => signers,
+        None => config.log_signers()?,
+    };
+    let usual = LogOptions::new(&config.node.data, signers);
     let url = config.publish.as_ref().and_then(|publish| publish.url.as_ref());
     let options = LogOptions {
         queue: config.log.queue.get(),
@@ -356,6 +361,7 @@ async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower), NodeErr
         warn_free: config.log.warn_free,
         refuse_free: config.log.refuse_free,
         sealing_key: config.sealing_key(),
+        known_keys: loaded.listed_log_keys.clone(),
         published_at: url.map_or_else(|| usual.published_at.clone(), |url| format!("{url}/")),
         ..usual
     };

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::LoadedBackend;
 use crate::config::NodeConfig;
 use crate::config::document::{ConfigError, Problem, Severity, Step};
+use crate::log::Signers;
 use crate::oversight::witness::{Cosigners, CosignersError};
 use crate::trust::certificate::{Anchors, Usage};
 use crate::trust::directory::{Mirror, SourceOptions};
@@ -56,6 +57,7 @@ pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<P
         problems.extend(unwritable(config, &config.node.data, &error).problems);
     }
     private(config, "log", "key", &config.log.key, problems);
+    private(config, "log", "next_key", &config.log.next_key, problems);
     problems.extend(config.retention_problem());
     if config.log.refuse_free > config.log.warn_free {
         let what = "is more than log.warn_free: the node would refuse before it warns";
@@ -129,12 +131,12 @@ pub(super) fn read_tls(config: &NodeConfig, now: OffsetDateTime, problems: &mut 
 }
 
 /// The witnesses' policy: whether it can be met, and whether it knows this log.
-pub(super) fn check_witness(config: &NodeConfig, signer: Option<&Signer>, problems: &mut Vec<Problem>) {
+pub(super) fn check_witness(config: &NodeConfig, log_keys: &[Verifier], problems: &mut Vec<Problem>) {
     let Some(witness) = &config.witness else { return };
     match Cosigners::from_config(witness) {
         Ok(cosigners) => {
             let logs = cosigners.policy().logs();
-            let ours = signer.is_none_or(|signer| logs.iter().any(|log| log.key == signer.verifier()));
+            let ours = log_keys.is_empty() || logs.iter().any(|log| log_keys.contains(&log.key));
             if !logs.is_empty() && !ours {
                 let what = format!("{} lists other logs, and not this node's", witness.policy.display());
                 let remedy = "add a line: log, and the key that kopuro directory keygen printed for log.key";
@@ -152,14 +154,29 @@ pub(super) fn check_witness(config: &NodeConfig, signer: Option<&Signer>, proble
     }
 }
 
-/// The key that signs the log's checkpoints.
-pub(in crate::config) fn log_signer(config: &NodeConfig) -> Result<Signer, ConfigError> {
+/// The key that signs the log's checkpoints, and the one that is to take its place where there is one.
+pub(in crate::config) fn log_signers(config: &NodeConfig) -> Result<Signers, ConfigError> {
+    let first = log_signer(config, "key", &config.log.key)?;
+    let next = &config.log.next_key;
+    if !next.try_exists().unwrap_or(true) {
+        return Ok(first.into());
+    }
+    let second = log_signer(config, "next_key", next)?;
+    if second.name() != first.name() {
+        let what = format!("{} has a key of {}, and the log is {}", next.display(), second.name(), first.name());
+        let remedy = format!("make it with kopuro directory keygen --name {}", first.name());
+        return Err(config.problem(&steps("log", "next_key"), what, remedy).into());
+    }
+    Ok(Signers::new(first, Some(second)))
+}
+
+fn log_signer(config: &NodeConfig, field: &str, path: &Path) -> Result<Signer, ConfigError> {
     let remedy = "give the file that `kopuro directory keygen` wrote for this node's log";
-    let problem = |what: String| ConfigError::from(config.problem(&steps("log", "key"), what, remedy));
-    let text = std::fs::read_to_string(&config.log.key)
-        .map_err(|error| problem(format!("{} cannot be read: {error}", config.log.key.display())))?;
+    let problem = |what: String| ConfigError::from(config.problem(&steps("log", field), what, remedy));
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| problem(format!("{} cannot be read: {error}", path.display())))?;
     let text = Zeroizing::new(text);
-    Signer::from_encoded(&text).map_err(|error| problem(format!("{}: {error}", config.log.key.display())))
+    Signer::from_encoded(&text).map_err(|error| problem(format!("{}: {error}", path.display())))
 }
 
 /// Options of the directory's source; none where a mirror, key or threshold is wrong.

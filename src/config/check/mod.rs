@@ -17,14 +17,16 @@ use time::OffsetDateTime;
 use super::document::{ConfigError, Problem, Severity, Step};
 use super::grants::{read_grants, read_outbound};
 use super::{Endpoint, NodeConfig, Protocol};
+use crate::log::Signers;
 use crate::policy::{Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
-use crate::trust::directory::{Directory, SignedDirectory, Source};
+use crate::trust::directory::{Directory, Node, SignedDirectory, Source};
 use crate::trust::identity::SystemId;
+use crate::trust::note::Verifier;
 use crate::trust::tls::Credentials;
 
-pub(super) use local::{log_signer, writable};
+pub(super) use local::{log_signers, writable};
 
 /// How long a start waits for the directory's mirrors.
 const FIRST_POLL: Duration = Duration::from_secs(30);
@@ -40,6 +42,10 @@ pub struct Loaded {
     pub server_tls: Arc<ServerConfig>,
     /// The last second at which the node's own chain is valid.
     pub certificate_until_unix: i64,
+    /// What the log signs by, until somebody takes it to do so.
+    pub log_signers: Option<Signers>,
+    /// The keys that the directory has of this node's log.
+    pub listed_log_keys: Vec<Verifier>,
     /// The directory in force.
     pub directory: Arc<Directory>,
     /// Its services' types.
@@ -57,7 +63,7 @@ pub struct Loaded {
 }
 
 /// Where a back-end listens, and who vouches for it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoadedBackend {
     /// Its address.
     pub endpoint: Endpoint,
@@ -104,7 +110,7 @@ async fn open_and_inspect(
     source.map(|source| (source, loaded)).ok_or(ConfigError { problems: Vec::new() })
 }
 
-/// Checks again what a running node takes up: certificates, CRLs, this directory, descriptors, grants, outbound list.
+/// Checks again what a running node takes up: certificates, CRLs, this directory, descriptors, grants, outbound list, log keys.
 /// Grants that have not changed since `previous` keep their counts.
 pub fn recheck(
     config: &NodeConfig,
@@ -122,15 +128,16 @@ fn inspect(
 ) -> Result<Loaded, ConfigError> {
     let now = OffsetDateTime::now_utc();
     let own = local::read_tls(config, now, &mut problems);
-    let signer = log_signer(config).map_err(|error| problems.extend(error.problems)).ok();
-    local::check_witness(config, signer.as_ref(), &mut problems);
+    let signers = log_signers(config).map_err(|error| problems.extend(error.problems)).ok();
+    let log_keys = signers.as_ref().map_or_else(Vec::new, Signers::verifiers);
+    local::check_witness(config, &log_keys, &mut problems);
     let grants = read_grants(&config.policy.grants, &config.node.member, &mut problems);
     let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
 
     let mut catalogue = Catalogue::default();
     let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
-        against::check_this_node(config, directory, signer.as_ref(), &mut problems);
+        against::check_this_node(config, directory, &log_keys, &mut problems);
         catalogue =
             against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
         let facts = against::Facts { directory, catalogue: &catalogue };
@@ -148,8 +155,13 @@ fn inspect(
 
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     let broken = problems.first().is_some_and(|worst| worst.severity == Severity::Error);
-    let (Some(own), Some(directory), false) = (own, directory, broken) else { return Err(ConfigError { problems }) };
+    let (Some(own), Some(log_signers), Some(directory), false) = (own, signers, directory, broken) else {
+        return Err(ConfigError { problems });
+    };
+    let this_node = directory.directory.node(&config.node.member, &config.node.name);
     Ok(Loaded {
+        log_signers: Some(log_signers),
+        listed_log_keys: this_node.map_or_else(Vec::new, Node::log_keys),
         credentials: own.credentials,
         anchors: own.anchors,
         server_tls: own.server_tls,

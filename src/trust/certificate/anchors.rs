@@ -7,6 +7,7 @@ use rustls::DistinguishedName;
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use sha2::{Digest, Sha256};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder,
     UnknownStatusPolicy, VerifiedPath,
@@ -29,6 +30,8 @@ pub struct Anchors {
     crls: Vec<CertRevocationList<'static>>,
     crl_facts: Vec<Crl>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// SHA-256 of each root and CRL that was added: by which two are told apart.
+    made_of: Vec<[u8; 32]>,
 }
 
 /// What an operator wants to know of a CRL in force.
@@ -42,6 +45,13 @@ pub struct Crl {
     pub next_update_unix: i64,
     /// How many certificates it revokes.
     pub revoked: usize,
+}
+
+/// Made of the same roots and CRLs, in the same order.
+impl PartialEq for Anchors {
+    fn eq(&self, other: &Self) -> bool {
+        self.made_of == other.made_of
+    }
 }
 
 impl Anchors {
@@ -131,6 +141,7 @@ impl Anchors {
             crls: Vec::new(),
             crl_facts: Vec::new(),
             algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+            made_of: Vec::new(),
         }
     }
 
@@ -149,6 +160,7 @@ impl Anchors {
         self.root_names.push(DistinguishedName::in_sequence(&anchor.subject));
         self.root_validity.push((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()));
         self.roots.push(anchor);
+        self.made_of.push(Sha256::digest(certificate).into());
         Ok(())
     }
 
@@ -159,6 +171,7 @@ impl Anchors {
             return Err(CertificateError::BadCrl("it covers only part of its CA's certificates".into()));
         }
         let facts = Crl::of(der)?;
+        self.made_of.push(Sha256::digest(der).into());
         let same_issuer = self.crls.iter().position(|other| other.issuer() == crl.issuer());
         match same_issuer {
             Some(position) if facts.number > self.crl_facts[position].number => {

@@ -161,6 +161,13 @@ impl PublicKey {
     }
 }
 
+/// Where a list of keys is taken, one will do.
+impl AsRef<[Self]> for Verifier {
+    fn as_ref(&self) -> &[Self] {
+        std::slice::from_ref(self)
+    }
+}
+
 impl FromStr for Verifier {
     type Err = NoteError;
 
