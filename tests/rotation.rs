@@ -484,3 +484,23 @@ async fn nothing_new_goes_on_a_connection_whose_certificate_is_about_to_end() {
     assert!(heard.message().await.unwrap().is_none());
     running.stop().await;
 }
+
+/// A log without room takes no entries and no new key; all else is taken up, and the key once there is none to take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_still_takes_up_its_certificate() {
+    let mut federation = Federation::new();
+    federation.space.insert(PROVIDER.to_owned(), ["1024TiB", "1024TiB"]);
+    let mut running = federation.start("").await;
+    running.federation.write_node_certificate(PROVIDER);
+    running.provider.reload().await.unwrap();
+
+    let next = Signer::generate(running.federation.log_key(PROVIDER).name()).unwrap();
+    let file = running.federation.member_path(PROVIDER, "log.key.next");
+    write_whole(&file, next.to_encoded().as_bytes());
+    running.provider.reload().await.unwrap_err();
+    let old = running.federation.log_key(PROVIDER).to_string();
+    assert_eq!(status(&running.provider).await.log.unwrap().keys, [old]);
+    std::fs::remove_file(&file).unwrap();
+    running.provider.reload().await.unwrap();
+    running.stop().await;
+}

@@ -2,6 +2,7 @@
 //! one whole, or the old one stays in force and the node says why. Open connections are judged again by the new certificates and CRLs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
@@ -12,12 +13,15 @@ use super::Gateway;
 use super::node::NodeError;
 use super::view::View;
 use crate::config::{self, Loaded, NodeConfig};
-use crate::log::Log;
+use crate::log::{Log, LogError};
 use crate::schema::Catalogue;
 use crate::telemetry::metrics::NodeMetrics;
 use crate::telemetry::{self, Status};
 use crate::trust::certificate::Usage;
 use crate::trust::directory::{DirectoryError, Source};
+
+/// How long the log may take to sign by other keys: as long as one commit, unless the disk hangs.
+const SIGNING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a reload needs.
 pub(super) struct Reload {
@@ -131,7 +135,9 @@ impl Reload {
         let (connections, logs) = (&self.gateway.connections, &self.gateway.peer_logs);
         let view = View::new(&self.config, &loaded, connections, logs, Some(&previous))?;
         if let (Some(log), Some(signers)) = (&self.log, loaded.log_signers.take()) {
-            log.use_keys(signers, loaded.listed_log_keys.clone()).await?;
+            let signing = log.use_keys(signers, loaded.listed_log_keys.clone());
+            let signing = tokio::time::timeout(SIGNING_LIMIT, signing).await;
+            signing.unwrap_or_else(|_| Err(LogError::Store("its writer does not answer".into())))?;
         }
         self.catalogue.store(view.catalogue.clone());
         self.gateway.view.store(Arc::new(view));

@@ -230,13 +230,13 @@ impl Writer {
     /// Signs by other keys from now on, beginning with the checkpoint that there is: whoever has only the new key can open the
     /// log, and verify what it shows, before the next commit.
     fn use_keys(&mut self, signers: Signers, known: Vec<Verifier>) -> Result<(), LogError> {
-        if let Some(reason) = self.shared.refusal() {
-            return Err(LogError::Store(reason.to_string()));
-        }
         if signers.name() != self.signers.name() {
             return Err(LogError::Checkpoint("the key is another log's"));
         }
         if signers.verifiers() != self.signers.verifiers() {
+            if let Some(reason) = self.shared.refusal() {
+                return Err(LogError::Store(reason.to_string()));
+            }
             let checkpoint = Checkpoint::sign_by(&signers, &self.edge);
             let checkpoint = checkpoint.map_err(|error| LogError::Store(format!("signing: {error}")))?;
             if let Err(error) = self.shared.with_store(|store| store.replace_head(&checkpoint)) {
