@@ -187,6 +187,7 @@ fn directory(now: OffsetDateTime, council: &Signer, log_key: &Signer, descriptor
             name: "main".into(),
             endpoint: "127.0.0.1:7444".into(),
             log_key: log_key.verifier(),
+            more_log_keys: Vec::new(),
         }],
         systems: vec![System { id: provider.clone() }, System { id: member(TAX).system("tax-service").unwrap() }],
         services: vec![Service { name: SERVICE.into(), provider, descriptors }],
@@ -475,6 +476,52 @@ fn a_good_site_loads_without_a_word() {
     assert_eq!(loaded.warnings, []);
     assert_eq!((loaded.grants.len(), loaded.outbound.iter().count(), loaded.backends.len()), (1, 1, 1));
     assert!(loaded.catalogue.method(SERVICE, "GetPerson").is_some());
+}
+
+#[test]
+fn a_log_key_is_changed_by_way_of_both() {
+    let mut site = Site::new();
+    let old = site.directory.nodes[0].log_key.clone();
+    let next = Signer::generate("civil.kg/log").unwrap();
+    let old_text = fs::read_to_string(site.path("log.key")).unwrap();
+    let signs_by = |site: &Site| site.load().unwrap().log_signers.verifiers();
+
+    site.write_secret("log.key.next", &Signer::generate("else.kg/log").unwrap().to_encoded());
+    assert_told(&site.problems(), &["log.next_key: ", "has a key of else.kg/log, and the log is civil.kg/log"]);
+    site.write_secret("log.key.next", "no key");
+    assert_told(&site.problems(), &["log.next_key: log.key.next: not a signing key"]);
+
+    // Both sign, and the directory has the old one.
+    site.write_secret("log.key.next", &next.to_encoded());
+    assert_eq!(signs_by(&site), [old.clone(), next.verifier()]);
+    assert_told(
+        &site.problems(),
+        &["notice: log.next_key: ", "does not list civil.kg/log+", "have the council list it"],
+    );
+    // Then both, then the new one.
+    site.directory.nodes[0].more_log_keys = vec![next.verifier()];
+    assert_eq!(site.problems(), "");
+    site.directory.nodes[0].log_key = next.verifier();
+    site.directory.nodes[0].more_log_keys = Vec::new();
+    assert_told(&site.problems(), &["notice: log.key: ", "put the listed one, next_key's, in its place"]);
+    site.directory.nodes[0].more_log_keys = vec![old];
+    fs::rename(site.path("log.key.next"), site.path("log.key")).unwrap();
+    assert_eq!(site.problems(), "");
+    assert_eq!(signs_by(&site), [next.verifier()]);
+    assert_eq!(site.load().unwrap().listed_log_keys.len(), 2);
+
+    // A directory that has neither is not taken.
+    site.directory.nodes[0].more_log_keys = Vec::new();
+    site.write("log.key", &old_text);
+    assert_told(
+        &site.problems(),
+        &["log.key: its public key is civil.kg/log+", " and directory version 3 has civil.kg/log+"],
+    );
+    // Another place for the next one.
+    site.edit("node.toml", "[log]\n", "[log]\nnext_key = \"new/log.key\"\n");
+    fs::create_dir(site.path("new")).unwrap();
+    site.write_secret("new/log.key", &next.to_encoded());
+    assert_told(&site.problems(), &["notice: log.key: "]);
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub(crate) fn directory(version: u64, council: &[&Signer], threshold: usize) -> 
             name: "main".into(),
             endpoint: "gw.civil.kg:7444".into(),
             log_key: Signer::generate("gw.civil.kg/log").unwrap().verifier(),
+            more_log_keys: Vec::new(),
         }],
         systems: vec![System { id: format!("{CIVIL}/civil-registry").parse().unwrap() }],
         services: vec![Service {
@@ -164,6 +165,48 @@ proptest! {
     }
 }
 
+/// While a log changes its key, and for what was signed before, a node has more keys than one.
+#[test]
+fn a_log_may_have_several_keys() {
+    let [a, b, _] = council();
+    let mut changed = directory(7, &[&a, &b], 2);
+    let before = changed.to_text();
+    assert!(!before.contains("log-key"), "a directory without any is written as it always was");
+    let main = changed.nodes[0].clone();
+    let (log, second) = (main.log_key.clone(), "gw.second.kg/log");
+    let key = |name: &str| Signer::generate(name).unwrap().verifier();
+    changed.nodes.push(Node { name: "second".into(), log_key: key(second), more_log_keys: vec![key(second)], ..main });
+    changed.nodes[0].more_log_keys = vec![key(log.name()), key(log.name())];
+    changed.sort();
+    let text = changed.to_text();
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("node ")).collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).take(6).collect();
+    assert_eq!(kinds, ["node", "node", "log-key", "log-key", "log-key", "system"]);
+    assert!(lines[2..5].is_sorted() && lines[2].starts_with("log-key KG/GOV/70000005 main gw.civil.kg/log+"));
+    assert_eq!(Directory::parse_text(&text).unwrap(), changed);
+    assert_eq!(Directory::from_toml(&changed.to_toml()).unwrap(), changed);
+    assert_eq!(changed.nodes[0].log_keys().len(), 3);
+    assert_eq!(changed.nodes[0].log_keys()[0], log);
+
+    let at = text.lines().position(|line| line.starts_with("log-key")).unwrap() + 1;
+    let third = text.lines().nth(at + 1).unwrap();
+    for (bad, line, why) in [
+        (text.replacen("log-key KG/GOV/70000005 main", "log-key KG/GOV/70000005 none", 1), at, "has no node none"),
+        (text.replace(third, &third.replace(" second ", " main ")), at + 2, "not named for the log"),
+        (text.replace(third, &format!("{third} x")), at + 2, "expected log-key"),
+    ] {
+        let error = Directory::parse_text(&bad).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("directory, line {line}: ")) && error.contains(why), "{error}");
+    }
+    let mut swapped: Vec<&str> = text.lines().collect();
+    swapped.swap(at - 1, at);
+    assert!(Directory::parse_text(&(swapped.join("\n") + "\n")).is_err(), "sorted");
+    let toml = changed.to_toml();
+    let at = toml.lines().position(|line| line.starts_with("more_log_keys")).unwrap() + 1;
+    let error = Directory::from_toml(&toml.replacen("more_log_keys = [\"gw", "more_log_keys = [\"gv", 1)).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("directory.toml:{at}: more_log_keys: ")), "{error}");
+}
+
 #[test]
 fn contradictions_are_named() {
     let [a, b, _] = council();
@@ -191,6 +234,12 @@ fn contradictions_are_named() {
         &|d| d.nodes.push(Node { name: "second".into(), ..d.nodes[0].clone() }),
         "node 2: log_key: gw.civil.kg/log+",
     );
+    refused(
+        &|d| d.nodes[0].more_log_keys = vec![d.nodes[0].log_key.clone()],
+        "log key 1: more_log_keys: gw.civil.kg/log+",
+    );
+    let elsewhere = Signer::generate("gw.else.kg/log").unwrap().verifier();
+    refused(&|d| d.nodes[0].more_log_keys = vec![elsewhere.clone()], "is not named for the log, gw.civil.kg/log");
     refused(&|d| d.systems[0].id = "KG/GOV/9/x".parse().unwrap(), "system 1: id: KG/GOV/9");
     refused(&|d| d.systems.clear(), "service 1: provider");
     refused(&|d| d.services[0].name = "CivilRegistry".into(), "service 1: name");

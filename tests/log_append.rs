@@ -7,7 +7,7 @@ use std::time::Duration;
 use kopuro::log::entry::{Kind, MAX_ENTRY, PrivateFields};
 use kopuro::log::tree::Hash;
 use kopuro::log::verify::verify_folder;
-use kopuro::log::{AppendError, Checkpoint, Log, LogError, LogHealth, LogOptions, proof};
+use kopuro::log::{AppendError, Checkpoint, Log, LogError, LogHealth, LogOptions, Signers, proof};
 use prost::Message;
 use uuid::Uuid;
 
@@ -174,4 +174,60 @@ async fn after_a_failed_commit_it_refuses_until_restarted() {
     assert_eq!(log.append(record(Uuid::now_v7())).await.unwrap().index, 2);
     log.close().await;
     assert_eq!(verify_folder(folder.path(), &signer(1).verifier()).unwrap().ahead_of_head, 0);
+}
+
+/// The key that signs is changed while the log works: the latest checkpoint is signed by the new one at once, and whoever has only that
+/// opens the log. To verify every commit takes both.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_is_changed_while_the_log_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, new] = [1, 2].map(|number| signer(number).verifier());
+    let open_with = |signers: Signers, known: &[u8]| {
+        let mut options = LogOptions::new(folder.path(), signers);
+        (options.warn_free, options.refuse_free) = (0, 0);
+        options.known_keys = known.iter().map(|number| signer(*number).verifier()).collect();
+        Log::open(options)
+    };
+    let (log, _) = open_with(signer(1).into(), &[]).unwrap();
+    log.append(record(Uuid::now_v7())).await.unwrap();
+    let before = log.checkpoint();
+    let elsewhere = kopuro::trust::note::Signer::generate("kg.example/elsewhere").unwrap();
+    assert!(log.use_keys(elsewhere.into(), Vec::new()).await.is_err(), "another log's key");
+    assert_eq!(log.checkpoint(), before);
+
+    let mut follower = log.subscribe();
+    follower.mark_unchanged();
+    log.use_keys(Signers::new(signer(1), Some(signer(2))), Vec::new()).await.unwrap();
+    assert!(follower.has_changed().unwrap());
+    let both = log.checkpoint();
+    assert_eq!((both.size, both.root), (before.size, before.root));
+    for key in [&old, &new] {
+        Checkpoint::verify(&both.note, key).unwrap();
+    }
+    assert_eq!(log.keys().signing(), [old.clone(), new.clone()]);
+    // Once more changes nothing.
+    follower.mark_unchanged();
+    log.use_keys(Signers::new(signer(1), Some(signer(2))), Vec::new()).await.unwrap();
+    assert!(!follower.has_changed().unwrap());
+    log.close().await;
+
+    // The commit is signed by the old key, the head by both.
+    let (log, recovered) = open_with(signer(2).into(), &[]).unwrap();
+    assert_eq!(recovered.size, 1);
+    assert!(Checkpoint::verify(&log.checkpoint().note, &new).is_ok());
+    let appended = log.append(record(Uuid::now_v7())).await.unwrap();
+    assert!(Checkpoint::verify(&appended.checkpoint.note, &new).is_ok());
+    log.close().await;
+    assert_eq!(verify_folder(folder.path(), &[old, new.clone()][..]).unwrap().size, 2);
+    assert!(matches!(verify_folder(folder.path(), &new), Err(LogError::Signature { .. })));
+
+    // Changed while it was closed, it opens where somebody vouches for the key before.
+    assert!(matches!(open_with(signer(3).into(), &[]), Err(LogError::Signature { .. })));
+    assert!(matches!(open_with(signer(3).into(), &[1]), Err(LogError::Signature { .. })));
+    let (log, _) = open_with(signer(3).into(), &[2]).unwrap();
+    let latest = log.checkpoint();
+    Checkpoint::verify(&latest.note, &signer(3).verifier()).unwrap();
+    assert_eq!((latest.size, log.keys().signing().len(), log.keys().all().len()), (2, 1, 2));
+    log.close().await;
+    open_with(signer(3).into(), &[]).unwrap().0.close().await;
 }

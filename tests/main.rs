@@ -46,6 +46,7 @@ mod published;
 mod refusals;
 mod reload;
 mod retention;
+mod rotation;
 mod same_member;
 mod schema;
 mod schema_breaking;

@@ -89,7 +89,8 @@ impl Logs {
 
     fn options(&self) -> MonitorOptions {
         let known = [CONSUMER, PROVIDER].iter().zip(&self.keys);
-        let known = known.map(|(member, key)| KnownLog { key: key.clone(), member: Some(member.parse().unwrap()) });
+        let known =
+            known.map(|(member, key)| KnownLog { keys: vec![key.clone()], member: Some(member.parse().unwrap()) });
         MonitorOptions {
             places: ["asked", "answered"].map(|name| Place::Folder(self.published(name))).into(),
             known: known.collect(),

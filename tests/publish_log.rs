@@ -46,7 +46,7 @@ async fn published(publication: &Publication, size: u64) -> Arc<Checkpoint> {
 }
 
 async fn start(log: &Log, options: PublishOptions) -> Publication {
-    Publication::start(log.clone(), signer(1).verifier(), options, Health::starting()).await.unwrap()
+    Publication::start(log.clone(), options, Health::starting()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -253,7 +253,7 @@ async fn is_quiet(node: &Node) -> Option<()> {
 }
 
 /// Serial number of the certificate that a listener shows.
-async fn serial_at(federation: &Federation, address: SocketAddr, with: &Issued) -> String {
+pub(crate) async fn serial_at(federation: &Federation, address: SocketAddr, with: &Issued) -> String {
     let stream = tls(client_config(federation, Some(with)), address).await.unwrap();
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();

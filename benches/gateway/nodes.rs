@@ -163,7 +163,8 @@ fn member(folder: &Path, id: &str) -> Result<(Member, Node)> {
     fs::write(folder.join(format!("{}.endpoint", code(id))), &endpoint)?;
     let name = format!("Benchmark {id}");
     let member = Member { id: id.parse()?, name_ky: name.clone(), name_ru: name.clone(), name_en: name };
-    Ok((member, Node { member: id.parse()?, name: "main".into(), endpoint, log_key: signer.verifier() }))
+    let (log_key, more_log_keys) = (signer.verifier(), Vec::new());
+    Ok((member, Node { member: id.parse()?, name: "main".into(), endpoint, log_key, more_log_keys }))
 }
 
 fn code(member: &str) -> &str {

@@ -57,7 +57,7 @@ pub(crate) async fn rates(folder: &Path) -> Result<PublicRates> {
         cosign: None,
     };
     let begun = Instant::now();
-    let publication = Publication::start(log.clone(), key.clone(), options, Health::starting()).await?;
+    let publication = Publication::start(log.clone(), options, Health::starting()).await?;
     let mut published = publication.published();
     let whole = published.wait_for(|published| published.as_ref().is_some_and(|published| published.size == ENTRIES));
     tokio::time::timeout(LIMIT, whole).await.context("not published in time")??;
@@ -78,7 +78,7 @@ pub(crate) async fn rates(folder: &Path) -> Result<PublicRates> {
     let begun = Instant::now();
     let mut monitor = Monitor::open(MonitorOptions {
         places: vec![place],
-        known: vec![KnownLog { key, member: None }],
+        known: vec![KnownLog { keys: vec![key], member: None }],
         quorum: None,
         state: folder.join("monitor"),
         grace: Duration::from_secs(600),

@@ -88,9 +88,9 @@ struct Verify {
     /// The file of the key that it is encrypted to
     #[arg(long, value_name = "FILE")]
     identity: PathBuf,
-    /// The log's public key: name+hash+key
-    #[arg(long, value_name = "KEY")]
-    vkey: String,
+    /// The log's public key: name+hash+key. Once for each by which it has signed, where its key was changed
+    #[arg(long, value_name = "KEY", required = true)]
+    vkey: Vec<String>,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -212,9 +212,10 @@ fn explained(error: LogError) -> anyhow::Error {
     }
 }
 
-/// A log's public key.
-pub(super) fn log_key(vkey: &str) -> anyhow::Result<Verifier> {
-    vkey.parse().with_context(|| format!("{vkey:?} is no verifier key (name+hash+key)"))
+/// A log's public keys.
+pub(super) fn log_keys(vkeys: &[String]) -> anyhow::Result<Vec<Verifier>> {
+    let read = |vkey: &String| vkey.parse().with_context(|| format!("{vkey:?} is no verifier key (name+hash+key)"));
+    vkeys.iter().map(read).collect()
 }
 
 /// Opens a backup's file with the identities of another.
@@ -233,7 +234,7 @@ pub(super) fn identities(path: &Path) -> anyhow::Result<Vec<Identity>> {
 
 impl Verify {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let log: Verifier = log_key(&self.vkey)?;
+        let log = log_keys(&self.vkey)?;
         let identities = identities(&self.identity)?;
         let named = |path: &Path| path.display().to_string();
         let kept = verify_log(open(&self.backup, &identities)?, &log).with_context(|| named(&self.backup))?;

@@ -293,6 +293,7 @@ impl Show {
             println!("  {}\n  {}", member.name_ky, member.name_ru);
             for node in directory.node_of(&member.id) {
                 println!("  node     {} at {}, log {}", node.name, node.endpoint, node.log_key);
+                node.more_log_keys.iter().for_each(|key| println!("           and its log by {key}"));
             }
             for system in directory.systems.iter().filter(|system| *system.id.member() == member.id) {
                 println!("  system   {}", system.id.name());

@@ -207,7 +207,7 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
     let command = match (args.command, &args.data) {
         (Command::Erase(erase), _) => return erase::run(erase, args.data).await,
         (Command::Verify { place: Some(place), flags }, _) => return published::verify(&place, flags).await,
-        (Command::Verify { place: None, flags }, Some(folder)) => return verify::folder(folder, flags.vkey()?),
+        (Command::Verify { place: None, flags }, Some(folder)) => return verify::folder(folder, &flags.keys()?),
         (Command::Proof(proof), _) if proof.place.is_some() => return proof::of_published(proof).await,
         (Command::CheckProof(check), _) => return proof::check(&check),
         (Command::Fsck(fsck), folder) => {
@@ -284,7 +284,7 @@ async fn log(args: Args) -> anyhow::Result<ExitCode> {
             printer.finish()?;
         }
         Command::Stats(filter) => printer.stats(&source.stats(filter.filter()).await?)?,
-        Command::Verify { flags, .. } => return verify::node(&mut source, flags.vkey()?).await,
+        Command::Verify { flags, .. } => return verify::node(&mut source, &flags.keys()?).await,
         Command::Proof(proof) => return proof::of_log(&mut source, proof).await,
         // Done above: they need no source, or another.
         Command::Open(_)

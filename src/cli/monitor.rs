@@ -207,9 +207,14 @@ fn print(report: &Report, format: Format, findings: &[Finding]) -> anyhow::Resul
 fn options(args: &Args) -> anyhow::Result<MonitorOptions> {
     let mut known: Vec<KnownLog> = Vec::new();
     let mut add = |key: &Verifier, member: Option<&MemberId>| {
-        match known.iter_mut().find(|known| known.key == *key) {
-            Some(known) => known.member = known.member.take().or_else(|| member.cloned()),
-            None => known.push(KnownLog { key: key.clone(), member: member.cloned() }),
+        match known.iter_mut().find(|known| known.origin() == key.name()) {
+            Some(known) => {
+                known.member = known.member.take().or_else(|| member.cloned());
+                if !known.keys.contains(key) {
+                    known.keys.push(key.clone());
+                }
+            }
+            None => known.push(KnownLog { keys: vec![key.clone()], member: member.cloned() }),
         };
     };
     for log in &args.log {
@@ -227,7 +232,9 @@ fn options(args: &Args) -> anyhow::Result<MonitorOptions> {
         } else {
             SignedDirectory::verify(&note, &args.council, args.threshold, OffsetDateTime::now_utc(), 1)?.directory
         };
-        directory.nodes.iter().for_each(|node| add(&node.log_key, Some(&node.member)));
+        for node in &directory.nodes {
+            node.log_keys().iter().for_each(|key| add(key, Some(&node.member)));
+        }
     }
     let mut trusted = Trusted::default();
     if let Some(policy) = &args.policy {

@@ -18,7 +18,7 @@ use crate::trust::file::{self, Access, Existing};
 use crate::trust::note::Verifier;
 use crate::trust::secret::SecretSource;
 
-use super::backup::{identities, log_key, open};
+use super::backup::{identities, log_keys, open};
 
 /// Bundles fetched ahead.
 const AHEAD: usize = 8;
@@ -54,9 +54,9 @@ pub(super) struct Args {
     /// The folder to restore to, without a configuration
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// The log's public key, without a configuration: name+hash+key
+    /// A public key of the log, name+hash+key: without a configuration, and each one by which it has signed before its key was changed
     #[arg(long, value_name = "KEY")]
-    vkey: Option<String>,
+    vkey: Vec<String>,
     /// The sealing key, to check every private half; it is put into the folder
     #[arg(long, value_name = "FILE")]
     sealing_key: Option<PathBuf>,
@@ -87,21 +87,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Where to, whose log, and where the sealing key is, if it is known.
 struct Target {
     data: PathBuf,
-    log: Verifier,
+    log: Vec<Verifier>,
     sealing_key: Option<SealingKeySource>,
 }
 
 impl Args {
     fn target(&self) -> anyhow::Result<Target> {
-        if let (Some(data), Some(vkey)) = (&self.data, &self.vkey) {
-            return Ok(Target { data: data.clone(), log: log_key(vkey)?, sealing_key: self.sealing_key() });
+        if let (Some(data), false) = (&self.data, self.vkey.is_empty()) {
+            return Ok(Target { data: data.clone(), log: log_keys(&self.vkey)?, sealing_key: self.sealing_key() });
         }
         let config = config::load(&self.config)?;
         let data = self.data.clone().unwrap_or_else(|| config.node.data.clone());
-        let log = match &self.vkey {
-            Some(vkey) => log_key(vkey)?,
-            None => config.log_signer()?.verifier(),
-        };
+        let mut log = log_keys(&self.vkey)?;
+        match config.log_signers() {
+            Ok(signers) => log.extend(signers.verifiers()),
+            Err(error) if log.is_empty() => return Err(error.into()),
+            Err(_) => {}
+        }
         // The usual one is in the folder that is still to be made.
         let configured =
             Some(config.sealing_key()).filter(|key| *key != SealingKeySource::in_folder(&config.node.data));
@@ -191,7 +193,7 @@ impl Args {
         &self,
         restoring: &mut Restoring,
         place: &Place,
-        log: &Verifier,
+        log: &[Verifier],
         runtime: &tokio::runtime::Handle,
     ) -> anyhow::Result<()> {
         let publication = Publication::new(place.clone(), self.roots.as_deref())?;
@@ -219,7 +221,7 @@ impl Args {
     }
 
     /// What the old data folder still tells: how far the log had come.
-    fn look_at_remains(&self, restoring: &Restoring, log: &Verifier) -> anyhow::Result<Option<Beyond>> {
+    fn look_at_remains(&self, restoring: &Restoring, log: &[Verifier]) -> anyhow::Result<Option<Beyond>> {
         let Some(remains) = &self.remains else { return Ok(None) };
         let size = restoring.checkpoint().size;
         let published = std::fs::read_to_string(remains.join("published")).ok();

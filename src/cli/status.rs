@@ -74,6 +74,9 @@ fn glance(status: &NodeStatus, now: OffsetDateTime) -> String {
             "log",
             format!("{} entries{pruned}, root {}…  {}", log.entries, &log.root[..log.root.len().min(16)], log.origin),
         );
+        if log.keys.len() > 1 {
+            line("log keys", format!("{}: the key is being changed", log.keys.join(" and ")));
+        }
         if let Some(published) = &status.published {
             line(
                 "published",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::ensure;
 
 use crate::log::Checkpoint;
 use crate::oversight::published::Quorum;
@@ -26,17 +26,18 @@ impl Trusted {
         Ok(())
     }
 
-    /// The key of the log with this origin.
-    pub(super) fn key_of(&self, origin: &str) -> anyhow::Result<&Verifier> {
+    /// The keys of the log with this origin: one at least, and more where it has changed its key.
+    pub(super) fn keys_of(&self, origin: &str) -> anyhow::Result<Vec<Verifier>> {
         let known = || self.keys.iter().map(Verifier::name).collect::<Vec<_>>().join(", ");
-        let key = self.keys.iter().find(|key| key.name() == origin);
-        key.with_context(|| format!("the checkpoint is of {origin}; keys are known of {}", known()))
+        let keys: Vec<Verifier> = self.keys.iter().filter(|key| key.name() == origin).cloned().collect();
+        ensure!(!keys.is_empty(), "the checkpoint is of {origin}; keys are known of {}", known());
+        Ok(keys)
     }
 
     /// Reads a checkpoint, and checks its log's signature and the quorum.
     pub(super) fn verify(&self, note: &str) -> anyhow::Result<Checkpoint> {
         let origin = Checkpoint::parse(note)?.origin;
-        let checkpoint = Checkpoint::verify(note, self.key_of(&origin)?)?;
+        let checkpoint = Checkpoint::verify(note, &self.keys_of(&origin)?)?;
         if let Some(quorum) = &self.quorum {
             quorum(&Note::parse(note)?).map_err(|reason| anyhow::anyhow!("{origin}: {reason}"))?;
         }

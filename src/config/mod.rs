@@ -3,7 +3,7 @@
 //! In: files. Out: [`NodeConfig`], what the files say with every default filled in; [`Loaded`], what the node works
 //! with, made by [`open`]; or every [`Problem`] at once, each with file, line, field and what to do. [`watch()`] tells
 //! when to check again. Unknown fields are refused. Paths are relative to the file they stand in. A running node takes
-//! up what [`recheck`] makes (certificates, CRLs, directory, descriptors, grants, outbound list, back-ends' CAs);
+//! up what [`recheck`] makes (certificates, CRLs, directory, descriptors, grants, outbound list, back-ends' CAs, the log's keys);
 //! everything else in `node.toml` needs a restart.
 
 mod check;
@@ -41,8 +41,8 @@ pub use witness::{LoadedWitness, Witness, WitnessConfig, WitnessLimits, WitnessT
 
 use document::Step;
 
+use crate::log::Signers;
 use crate::trust::identity::{Identity, MemberId};
-use crate::trust::note::Signer;
 
 /// What `node.toml` says, defaults filled in and paths made absolute or relative to the working folder.
 #[derive(Debug, Clone, Deserialize)]
@@ -178,6 +178,10 @@ pub struct Log {
     /// The log's name, where its key is in a token; a key's file has it. Default none.
     #[serde(default)]
     pub origin: Option<String>,
+    /// While the key is changed, the new one: checkpoints are signed by both. A file counts as long as it is there; default `key`
+    /// and `.next` behind it, where `key` is a file.
+    #[serde(default)]
+    pub next_key: Option<PrivateKey>,
     /// Below this free space on the data folder's disk the node warns. Default `2GiB`.
     #[serde(default = "warn_free", deserialize_with = "units::size")]
     pub warn_free: u64,
@@ -200,6 +204,7 @@ impl Default for Log {
         Self {
             key: log_key(),
             origin: None,
+            next_key: None,
             warn_free: warn_free(),
             refuse_free: refuse_free(),
             append_timeout: append_timeout(),
@@ -309,9 +314,9 @@ impl NodeConfig {
         self.node.data.join("directory.note")
     }
 
-    /// Reads the key that signs the log's checkpoints.
-    pub fn log_signer(&self) -> Result<Signer, ConfigError> {
-        check::log_signer(self)
+    /// Reads the key that signs the log's checkpoints, and the next one where it is there.
+    pub fn log_signers(&self) -> Result<Signers, ConfigError> {
+        check::log_signers(self, None)
     }
 
     fn problem(&self, steps: &[Step<'_>], what: impl Into<String>, remedy: impl Into<String>) -> Problem {
@@ -319,6 +324,11 @@ impl NodeConfig {
     }
 
     fn resolve(&mut self, base: &Path) {
+        if let (None, Some(key)) = (&self.log.next_key, self.log.key.file()) {
+            let mut beside = key.to_owned().into_os_string();
+            beside.push(".next");
+            self.log.next_key = Some(PrivateKey::File(beside.into()));
+        }
         let files = [
             &mut self.node.data,
             &mut self.tls.certificate,
@@ -330,6 +340,9 @@ impl NodeConfig {
         self.telemetry.resolve(base);
         self.tls.key.resolve(base);
         self.log.key.resolve(base);
+        if let Some(next) = &mut self.log.next_key {
+            next.resolve(base);
+        }
         let optional = self.backends.values_mut().filter_map(|backend| backend.ca.as_mut());
         let witness = self.witness.iter_mut().flat_map(Witness::paths);
         let lists = self.tls.roots.iter_mut().chain(&mut self.tls.crls).chain(&mut self.directory.roots);

@@ -134,10 +134,10 @@ pub(super) fn check(config: &NodeConfig, problems: &mut Vec<Problem>) {
         if !good || url.ends_with('/') {
             let what = format!("{url:?} is no prefix of addresses");
             problems.push(config.problem(&at("url"), what, "write https://host/path without a slash at the end"));
-        } else if let Ok(signer) = config.log_signer()
-            && url.split_once("://").is_some_and(|(_, rest)| rest != signer.name())
+        } else if let Ok(signers) = config.log_signers()
+            && url.split_once("://").is_some_and(|(_, rest)| rest != signers.name())
         {
-            let what = format!("the log's origin is {}, which is not this prefix without its scheme", signer.name());
+            let what = format!("the log's origin is {}, which is not this prefix without its scheme", signers.name());
             let remedy = "verifiers that go by C2SP look there; publish there, or ignore this";
             problems.push(config.problem(&at("url"), what, remedy).with(Severity::Notice));
         }

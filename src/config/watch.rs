@@ -14,7 +14,7 @@ use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::NodeConfig;
+use super::{NodeConfig, PrivateKey};
 
 /// How long nothing must have changed before a change is told, and the longest that it is put off.
 const QUIET: Duration = Duration::from_millis(250);
@@ -122,12 +122,19 @@ struct Read {
 impl Read {
     fn of(config: &NodeConfig) -> Self {
         let files = [&config.tls.certificate, &config.policy.outbound].map(PathBuf::as_path);
-        let key = config.tls.key.file();
+        let next_key = config.log.next_key.as_ref().and_then(PrivateKey::file);
+        let keys = [config.tls.key.file(), config.log.key.file(), next_key].into_iter().flatten();
         let mirrors = config.directory.mirrors.iter().filter(|mirror| !mirror.contains("://")).map(Path::new);
         let backend_roots = config.backends.values().filter_map(|backend| backend.ca.as_deref());
         let lists = config.tls.roots.iter().chain(&config.tls.crls).map(PathBuf::as_path);
-        let files =
-            files.into_iter().chain(key).chain(lists).chain(mirrors).chain(backend_roots).map(Path::to_owned).collect();
+        let files = files
+            .into_iter()
+            .chain(keys)
+            .chain(lists)
+            .chain(mirrors)
+            .chain(backend_roots)
+            .map(Path::to_owned)
+            .collect();
         let folders = [&config.policy.grants, &config.directory.descriptors];
         Self { files, folders: folders.into_iter().cloned().collect() }
     }

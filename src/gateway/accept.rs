@@ -3,7 +3,9 @@
 //! listener HTTP/1.1 is spoken too, for what [`super::web`] understands.
 //!
 //! A connection lives as long as its certificate holds: when certificates, CRLs or roots are reloaded, every open connection is judged
-//! again by the new ones and cut if it fails; so is one whose certificate or CRL has expired, at the directory's next poll.
+//! again by the new ones and cut if it fails; so is one whose certificate or CRL has expired, at the directory's next poll. Other nodes
+//! do so too with ours: when it is replaced, they are asked to connect anew (GOAWAY), long before the old one may end or be revoked,
+//! and what runs on the old connection may end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,13 +37,13 @@ use super::stall::Stalling;
 use super::strangers::{Stranger, Strangers};
 use super::untaken::Untaken;
 use super::upstream::{CONNECTION_WINDOW, STREAM_WINDOW, root_cause};
-use super::view::PROOF_ROOM;
+use super::view::{PROOF_ROOM, View};
 use super::workers::Workers;
 use super::{consumer, leg, provider, web};
 use crate::log::entry::Side;
 use crate::telemetry::metrics::Listener as Role;
 use crate::trust::certificate::{PeerIdentity, Usage};
-use crate::trust::tls;
+use crate::trust::tls::{self, Credentials};
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -133,8 +135,10 @@ impl Listener {
         reloaded.mark_unchanged();
         stream.set_nodelay(true)?;
         let limit = self.gateway.limits.handshake_timeout;
+        let view = self.gateway.view();
+        let shown = view.credentials.clone();
         let (io, peer, spoken) = tokio::select! {
-            shaken = tokio::time::timeout(limit, self.handshake(stream)) => {
+            shaken = tokio::time::timeout(limit, self.handshake(stream, view)) => {
                 shaken.map_err(|_| format!("no TLS and HTTP/2 handshake within {limit:?}"))??
             }
             () = stranger.pushed_out() => return Err("no handshake before many newer connections came".into()),
@@ -146,6 +150,7 @@ impl Listener {
             return Ok(());
         };
         let caller = Arc::new(Caller { peer, address });
+        let ends = Ends { reloaded, shown };
         let untaken = Arc::new(Untaken::default());
 
         let limits = &self.gateway.limits;
@@ -169,7 +174,7 @@ impl Listener {
                     .keep_alive_interval(limits.keepalive_interval)
                     .keep_alive_timeout(limits.keepalive_timeout)
                     .serve_connection(TokioIo::new(io), service);
-                self.drive(connection, &caller, &untaken, reloaded).await;
+                self.drive(connection, &caller, &untaken, ends).await;
             }
             Spoken::Http1 => {
                 // Of HTTP/1.1 nothing tells that the other end is still there: a head has to come in time, also the first one
@@ -181,7 +186,7 @@ impl Listener {
                     .max_header_size(limits.metadata)
                     .max_buf_size(limits.metadata.max(HTTP1_BUFFER))
                     .serve_connection(TokioIo::new(Stalling::new(io, 2 * limits.request_body_timeout)), service);
-                self.drive(connection, &caller, &untaken, reloaded).await;
+                self.drive(connection, &caller, &untaken, ends).await;
             }
         }
         Ok(())
@@ -193,12 +198,12 @@ impl Listener {
         connection: impl Serving,
         caller: &Caller,
         untaken: &Untaken,
-        mut reloaded: watch::Receiver<u64>,
+        Ends { mut reloaded, shown }: Ends,
     ) {
         tokio::pin!(connection);
         let patience = self.gateway.limits.request_body_timeout;
         let mut tick = tokio::time::interval_at(Instant::now() + patience, patience);
-        let mut draining = false;
+        let (mut draining, mut ending) = (false, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -216,13 +221,21 @@ impl Listener {
                 }
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
-                    connection.as_mut().end_gracefully();
+                    if !std::mem::replace(&mut ending, true) {
+                        connection.as_mut().end_gracefully();
+                    }
                 }
                 Ok(()) = reloaded.changed() => {
                     if let Err(error) = self.judge(caller) {
                         tracing::warn!(peer = %caller.peer.identity, serial = %caller.peer.serial_hex, %error,
                             "closing a connection whose certificate is no longer valid");
                         return;
+                    }
+                    // Nodes alone: other clients do not look at a certificate again, and not all know how to begin anew.
+                    let replaced = self.role == Role::Nodes && self.gateway.view().credentials != shown;
+                    if replaced && !ending {
+                        ending = true;
+                        connection.as_mut().end_gracefully();
                     }
                 }
             }
@@ -232,11 +245,11 @@ impl Listener {
     async fn handshake<T>(
         &self,
         stream: T,
+        view: Arc<View>,
     ) -> Result<(Rewound<tokio_rustls::server::TlsStream<T>>, Arc<PeerIdentity>, Spoken), BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let view = self.gateway.view();
         let server = match self.role {
             Role::Systems => view.systems_server.clone(),
             Role::Nodes => view.server.clone(),
@@ -303,6 +316,12 @@ impl Listener {
             Role::Nodes => provider::provide(&self.gateway, caller, request).await,
         }
     }
+}
+
+/// By what a connection may have to end: reloads, and whether its own end's certificate is still the one that was shown.
+struct Ends {
+    reloaded: watch::Receiver<u64>,
+    shown: Arc<Credentials>,
 }
 
 /// The version of HTTP on a connection.

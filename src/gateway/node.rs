@@ -158,7 +158,7 @@ impl Node {
     pub async fn start_checked(config: NodeConfig, source: Source, loaded: Loaded) -> Result<Self, NodeError> {
         // First: what the log tells while it opens would be lost.
         telemetry::metrics::install()?;
-        let (log, index, follower, open) = open_log(&config).await?;
+        let (log, index, follower, open) = open_log(&config, &loaded).await?;
         Self::serve(config, Files { source, loaded }, Some((log, index, follower)), open).await
     }
 
@@ -201,7 +201,7 @@ impl Node {
         let view = View::new(&config, &files.loaded, &connections, &peer_logs, None)?;
         // What peers had shown when the node stopped, whether or not there was time to keep it.
         for peer in view.all_peers() {
-            if let Some((_, note)) = shown.get(peer.log.origin()) {
+            if let Some((_, note)) = shown.get(&peer.log.origin()) {
                 peer.log.came_before(note);
             }
         }
@@ -280,6 +280,7 @@ impl Node {
             health: health.clone(),
             generation,
             files: tokio::sync::Mutex::new(files),
+            log: log.as_ref().map(|(log, ..)| log.clone()),
         });
         let mut background = vec![
             tokio::spawn(telemetry::admin::serve_router(
@@ -412,8 +413,11 @@ impl std::fmt::Debug for Node {
 }
 
 /// The log, its index, and what a crash left open and could not be closed, because the log takes no entries yet.
-async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower, Vec<OpenExchange>), NodeError> {
-    let usual = LogOptions::new(&config.node.data, config.log_signer()?);
+async fn open_log(
+    config: &NodeConfig,
+    loaded: &Loaded,
+) -> Result<(Log, Index, Follower, Vec<OpenExchange>), NodeError> {
+    let usual = LogOptions::new(&config.node.data, loaded.log_signers.clone());
     let url = config.publish.as_ref().and_then(|publish| publish.url.as_ref());
     let options = LogOptions {
         queue: config.log.queue.get(),
@@ -422,6 +426,7 @@ async fn open_log(config: &NodeConfig) -> Result<(Log, Index, Follower, Vec<Open
         warn_free: config.log.warn_free,
         refuse_free: config.log.refuse_free,
         sealing_key: config.sealing_key(),
+        known_keys: loaded.listed_log_keys.clone(),
         published_at: url.map_or_else(|| usual.published_at.clone(), |url| format!("{url}/")),
         ..usual
     };

@@ -6,12 +6,15 @@
 //! from then on, after a restart too, until somebody who has looked into it removes the file.
 //!
 //! ```text
-//!   note ──▶ known? ──yes──▶ taken                              proven: the latest one proven; kept in `<key>.checkpoint`
+//!   note ──▶ known? ──yes──▶ taken                              proven: the latest one proven; kept in `<log>.checkpoint`
 //!              │no
-//!        signature, size ──bad──▶ refused                       `<key>.evidence`: both notes
+//!        signature, size ──bad──▶ refused                       `<log>.evidence`: both notes
 //!              │
 //!           pending ──▶ the peer's proof ──▶ proven, or a contradiction
 //! ```
+//!
+//! A log is known by its origin, whatever keys the directory lists for it: a checkpoint is the log's if one of them signed it, and one
+//! history has to hold across a change of the key.
 //!
 //! Bounds: [`KNOWN`] checkpoints are remembered and [`PENDING`] may wait; where more wait, or one longer than [`PATIENCE`], the peer
 //! is refused until it has caught up.
@@ -21,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc};
 
 use crate::log::Checkpoint;
@@ -49,7 +53,7 @@ const EVIDENCE_QUEUE: usize = 256;
 /// Why a peer's checkpoint is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Distrust {
-    /// It is no checkpoint signed by that log's key in the directory.
+    /// It is no checkpoint signed by a key that the directory has for that log.
     #[error("its checkpoint is not one of its log's: {0}")]
     Checkpoint(String),
     /// Its log contradicts itself.
@@ -73,7 +77,7 @@ pub(super) struct Contradiction {
 #[derive(Debug)]
 pub(super) struct PeerLogs {
     folder: PathBuf,
-    by_key: Mutex<HashMap<String, Arc<PeerLog>>>,
+    by_origin: Mutex<HashMap<(Identity, String), Arc<PeerLog>>>,
     wake: Arc<Notify>,
     found: mpsc::Sender<Contradiction>,
 }
@@ -82,7 +86,7 @@ pub(super) struct PeerLogs {
 #[derive(Debug)]
 pub(super) struct PeerLog {
     node: Identity,
-    key: Verifier,
+    keys: Mutex<Arc<[Verifier]>>,
     file: PathBuf,
     state: Mutex<State>,
     wake: Arc<Notify>,
@@ -111,14 +115,15 @@ impl PeerLogs {
     /// What is known is kept in `folder`; contradictions come out of the receiver.
     pub(super) fn new(folder: PathBuf) -> (Self, mpsc::Receiver<Contradiction>) {
         let (found, contradictions) = mpsc::channel(EVIDENCE_QUEUE);
-        (Self { folder, by_key: Mutex::default(), wake: Arc::default(), found }, contradictions)
+        (Self { folder, by_origin: Mutex::default(), wake: Arc::default(), found }, contradictions)
     }
 
-    /// The log of a node, as the directory has its key.
+    /// The log of a node, with the keys that the directory has for it now.
     pub(super) fn of(&self, node: &Node) -> Arc<PeerLog> {
-        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = by_key.entry(node.log_key.to_string());
-        known.or_insert_with(|| Arc::new(PeerLog::open(self, node))).clone()
+        let known = (node.identity(), node.log_key.name().to_owned());
+        let log = self.all().entry(known).or_insert_with(|| Arc::new(PeerLog::open(self, node))).clone();
+        log.set_keys(node);
+        log
     }
 
     /// Returns when a checkpoint has come that is to be proven.
@@ -128,36 +133,39 @@ impl PeerLogs {
 
     /// Those with something to prove that nobody is asking about yet; the caller asks.
     pub(super) fn to_ask(&self) -> Vec<Arc<PeerLog>> {
-        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        by_key.values().filter(|log| log.begin_asking()).cloned().collect()
+        self.all().values().filter(|log| log.begin_asking()).cloned().collect()
     }
 
     /// Keeps what is proven of all of them. Blocks shortly.
     pub(super) fn keep(&self) -> std::io::Result<()> {
-        let all: Vec<_> = self.by_key.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let all: Vec<_> = self.all().values().cloned().collect();
         all.iter().try_for_each(|log| log.keep())
     }
 
     /// Those that contradict themselves.
     pub(super) fn contradicting(&self) -> Vec<String> {
-        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        by_key.values().filter(|log| log.state().contradicts).map(|log| log.node.to_string()).collect()
+        self.all().values().filter(|log| log.state().contradicts).map(|log| log.node.to_string()).collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<(Identity, String), Arc<PeerLog>>> {
+        self.by_origin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl PeerLog {
     fn open(logs: &PeerLogs, node: &Node) -> Self {
-        let file = logs.folder.join(hex::encode(node.log_key.key_id()));
+        let keys = node.log_keys();
+        let file = file_of(&logs.folder, &keys);
         let mut state = State { contradicts: file.with_extension("evidence").exists(), ..State::default() };
         let kept = std::fs::read_to_string(file.with_extension("checkpoint")).ok();
-        if let Some(checkpoint) = kept.and_then(|note| Checkpoint::verify(&note, &node.log_key).ok()) {
+        if let Some(checkpoint) = kept.and_then(|note| Checkpoint::verify(&note, &keys).ok()) {
             let checkpoint = Arc::new(checkpoint);
             state.remember(&checkpoint);
             state.proven = Some(checkpoint);
         }
         Self {
             node: node.identity(),
-            key: node.log_key.clone(),
+            keys: Mutex::new(keys.into()),
             file,
             state: Mutex::new(state),
             wake: logs.wake.clone(),
@@ -168,6 +176,22 @@ impl PeerLog {
     /// Whose log it is.
     pub(super) fn node(&self) -> &Identity {
         &self.node
+    }
+
+    /// Goes by these keys from now on. What was verified by one that is gone is verified again when it comes again.
+    fn set_keys(&self, node: &Node) {
+        let now = node.log_keys();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys[..] == now[..] {
+            return;
+        }
+        *keys = now.into();
+        drop(keys);
+        self.state().by_note.clear();
+    }
+
+    fn keys(&self) -> Arc<[Verifier]> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes a checkpoint that came with a message: verified, and consistent as far as is known.
@@ -181,7 +205,7 @@ impl PeerLog {
         }
         // Without the lock: this is the one signature check that a checkpoint costs.
         let checkpoint =
-            Checkpoint::verify(note, &self.key).map_err(|error| Distrust::Checkpoint(error.to_string()))?;
+            Checkpoint::verify(note, &self.keys()).map_err(|error| Distrust::Checkpoint(error.to_string()))?;
         let checkpoint = Arc::new(checkpoint);
         let mut state = self.state();
         state.trusted()?;
@@ -264,9 +288,8 @@ impl PeerLog {
 
     /// Keeps the two notes of a contradiction. Blocks until they are durable.
     pub(super) fn keep_evidence(logs: &PeerLogs, contradiction: &Contradiction) -> std::io::Result<PathBuf> {
-        let by_key = logs.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        let log = by_key.values().find(|log| log.node == contradiction.node && log.state().contradicts).cloned();
-        drop(by_key);
+        let is_it = |log: &&Arc<Self>| log.node == contradiction.node && log.state().contradicts;
+        let log = logs.all().values().find(is_it).cloned();
         let log = log.ok_or_else(|| std::io::Error::other("no such log"))?;
         let file = log.file.with_extension("evidence");
         keep_file(&file, &contradiction.notes.join("\n"))?;
@@ -282,14 +305,14 @@ impl PeerLog {
 
     /// Takes note of a checkpoint that came before this process began: for [`Self::latest`] alone, nothing is to be proven.
     pub(super) fn came_before(&self, note: &str) {
-        if let Ok(checkpoint) = Checkpoint::verify(note, &self.key) {
+        if let Ok(checkpoint) = Checkpoint::verify(note, &self.keys()) {
             self.state().before = Some(Arc::new(checkpoint));
         }
     }
 
     /// The log's name.
-    pub(super) fn origin(&self) -> &str {
-        self.key.name()
+    pub(super) fn origin(&self) -> String {
+        self.keys().first().map_or_else(String::new, |key| key.name().to_owned())
     }
 
     /// The evidence of a contradiction, where there is any. Blocks shortly.
@@ -357,6 +380,23 @@ impl State {
     }
 }
 
+/// Where what is known of a log is kept, without the ending: by the log's origin, so that it outlives a key. Files named for a key's id,
+/// as they once were, are renamed.
+fn file_of(folder: &Path, keys: &[Verifier]) -> PathBuf {
+    let origin = keys.first().map_or("", Verifier::name);
+    let file = folder.join(hex::encode(&Sha256::digest(origin)[..8]));
+    for (key, ending) in keys.iter().flat_map(|key| [(key, "evidence"), (key, "checkpoint")]) {
+        let (old, new) = (folder.join(hex::encode(key.key_id())).with_extension(ending), file.with_extension(ending));
+        if !new.exists() && old.exists() {
+            // Where it fails, the log is believed anew, as after a loss of the folder; evidence is looked for again at each start.
+            if let Err(error) = std::fs::rename(&old, &new) {
+                tracing::error!(file = %old.display(), %error, "what is known of a peer's log cannot be renamed");
+            }
+        }
+    }
+    file
+}
+
 /// In a folder that is made where it is missing.
 fn keep_file(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new(".")))?;
@@ -403,6 +443,7 @@ mod tests {
             name: "main".into(),
             endpoint: "127.0.0.1:1".into(),
             log_key: signer.verifier(),
+            more_log_keys: Vec::new(),
         });
         (logs, found, log)
     }
@@ -436,6 +477,57 @@ mod tests {
         assert_eq!(log.latest().unwrap().size, 40);
         let asked = log.question().unwrap();
         assert_eq!(asked.iter().map(|checkpoint| checkpoint.size).collect::<Vec<_>>(), [12, 40]);
+    }
+
+    #[test]
+    fn one_history_holds_across_a_change_of_the_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = [0; 2].map(|_| Signer::generate("kg.example/log").unwrap());
+        let (mut all, other) = (leaves(20, 19), leaves(20, 77));
+        let (logs, mut found, log) = peer(folder.path(), &old);
+        log.take(&note(&old, &all, 9)).unwrap();
+        assert!(matches!(log.take(&note(&new, &all, 12)), Err(Distrust::Checkpoint(_))));
+        let node = |log_key: Verifier, more: &[Verifier]| Node {
+            member: "KG/GOV/1".parse().unwrap(),
+            name: "main".into(),
+            endpoint: "127.0.0.1:1".into(),
+            log_key,
+            more_log_keys: more.to_vec(),
+        };
+
+        // The directory lists both: either counts, and the new key's checkpoints have to extend the old one's.
+        let same = logs.of(&node(new.verifier(), &[old.verifier()]));
+        assert!(Arc::ptr_eq(&same, &log));
+        log.take(&note(&new, &all, 12)).unwrap();
+        log.take(&note(&old, &all, 15)).unwrap();
+        let asked = log.question().unwrap();
+        assert_eq!(asked.iter().map(|checkpoint| checkpoint.size).collect::<Vec<_>>(), [9, 12, 15]);
+        let answer = proofs(&mut all, &asked);
+        assert!(log.answer(&asked, &answer));
+        log.keep().unwrap();
+
+        // The old key is off the list: what it signed counts no more, not even what was known.
+        logs.of(&node(new.verifier(), &[]));
+        assert!(matches!(log.take(&note(&old, &all, 15)), Err(Distrust::Checkpoint(_))));
+        log.take(&note(&new, &all, 12)).unwrap();
+        assert_eq!(log.take(&note(&new, &other, 20)).map(|taken| taken.size), Ok(20), "waits for its proof");
+        assert_eq!(log.take(&note(&new, &all, 20)).unwrap_err(), Distrust::Contradicts);
+        PeerLog::keep_evidence(&logs, &found.try_recv().unwrap()).unwrap();
+
+        // After a restart with yet another key the log is the one that contradicted itself.
+        let (_logs, _found, log) = peer(folder.path(), &Signer::generate("kg.example/log").unwrap());
+        assert_eq!(log.take("").unwrap_err(), Distrust::Contradicts);
+    }
+
+    #[test]
+    fn what_was_kept_by_a_keys_id_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::generate("kg.example/log").unwrap();
+        let old = folder.path().join(hex::encode(signer.verifier().key_id())).with_extension("evidence");
+        std::fs::write(&old, "two notes").unwrap();
+        let (_logs, _found, log) = peer(folder.path(), &signer);
+        assert_eq!(log.take("").unwrap_err(), Distrust::Contradicts);
+        assert!(!old.exists());
     }
 
     #[test]

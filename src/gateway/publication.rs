@@ -41,7 +41,8 @@ impl Publishing {
     ) -> Result<Self, NodeError> {
         let granting = Arc::downgrade(gateway);
         let cosigners = config.witness.as_ref().map(Cosigners::from_config).transpose()?;
-        let key = config.log_signer()?.verifier();
+        let keys = log.keys();
+        let key = keys.signing().first();
         let options = PublishOptions {
             node: config.identity().to_string(),
             folder: config.node.data.clone(),
@@ -53,10 +54,10 @@ impl Publishing {
                 let view = granting.upgrade()?.view();
                 Some((view.grants.clone(), view.catalogue.clone()))
             }),
-            portal: portal(config, publish, &key),
+            portal: key.and_then(|key| portal(config, publish, key)),
             cosign: cosigners.map(|cosigners| Arc::new(cosigners.for_log(log.clone())) as Cosign),
         };
-        let publication = Publication::start(log.clone(), key, options, health.clone()).await?;
+        let publication = Publication::start(log.clone(), options, health.clone()).await?;
         let (stop, address) = (CancellationToken::new(), listener.as_ref().map(|(_, address)| *address));
         let serving = listener.map(|(listener, _)| {
             let options =

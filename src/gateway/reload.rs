@@ -2,9 +2,9 @@
 //! one whole, or the old one stays in force and the node says why. Open connections are judged again by the new certificates and CRLs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,16 +13,22 @@ use super::Gateway;
 use super::node::NodeError;
 use super::view::View;
 use crate::config::{self, Loaded, NodeConfig};
+use crate::log::{Log, LogError};
 use crate::schema::Catalogue;
 use crate::telemetry::metrics::NodeMetrics;
 use crate::telemetry::{self, Status};
 use crate::trust::certificate::Usage;
 use crate::trust::directory::{DirectoryError, Source};
 
+/// How long the log may take to sign by other keys: as long as one commit, unless the disk hangs.
+const SIGNING_LIMIT: Duration = Duration::from_secs(10);
+
 /// What a reload needs.
 pub(super) struct Reload {
     pub(super) config: NodeConfig,
     pub(super) gateway: Arc<Gateway>,
+    /// None in a node that records nothing.
+    pub(super) log: Option<Log>,
     /// One reload at a time.
     pub(super) files: tokio::sync::Mutex<Files>,
     pub(super) catalogue: Arc<ArcSwap<Catalogue>>,
@@ -76,7 +82,7 @@ impl Reload {
         // A mirror out of reach leaves the last good directory in force; the files are taken all the same.
         let polled = files.source.poll(now).await;
         self.tell_directory(&files, now, polled.as_ref().err());
-        let result = self.swap(&mut files, now);
+        let result = self.swap(&mut files, now).await;
         self.gateway.metrics.reloaded(result.is_ok());
         self.health.set(
             "configuration",
@@ -99,7 +105,7 @@ impl Reload {
         let polled = files.source.poll(now).await;
         self.tell_directory(&files, now, polled.as_ref().err());
         if let Ok(Some(_)) = polled {
-            return self.swap(&mut files, now);
+            return self.swap(&mut files, now).await;
         }
         // Certificates and CRLs expire without a change of any file.
         self.judge_connections(&files.loaded);
@@ -119,7 +125,7 @@ impl Reload {
         self.health.set("directory", status);
     }
 
-    fn swap(&self, files: &mut Files, now: OffsetDateTime) -> Result<(), NodeError> {
+    async fn swap(&self, files: &mut Files, now: OffsetDateTime) -> Result<(), NodeError> {
         let directory = files.source.current(now).ok_or(NodeError::NoDirectory)?;
         let loaded = config::recheck(&self.config, directory, Some(&files.loaded))?;
         for warning in &loaded.warnings {
@@ -128,6 +134,11 @@ impl Reload {
         let previous = self.gateway.view();
         let (connections, logs) = (&self.gateway.connections, &self.gateway.peer_logs);
         let view = View::new(&self.config, &loaded, connections, logs, Some(&previous))?;
+        if let Some(log) = &self.log {
+            let signing = log.use_keys(loaded.log_signers.clone(), loaded.listed_log_keys.clone());
+            let signing = tokio::time::timeout(SIGNING_LIMIT, signing).await;
+            signing.unwrap_or_else(|_| Err(LogError::Store("its writer does not answer".into())))?;
+        }
         self.catalogue.store(view.catalogue.clone());
         self.gateway.view.store(Arc::new(view));
         self.judge_connections(&loaded);
@@ -140,10 +151,10 @@ impl Reload {
 
     /// Has every open connection's certificate judged again, whoever opened it; those that no longer hold are closed.
     fn judge_connections(&self, loaded: &Loaded) {
-        self.gateway.connections.recheck(|destination, chain| {
+        self.gateway.connections.recheck(|destination, chain, at| {
             let backend = loaded.backends.iter().find(|(system, _)| system.as_str() == destination);
             let anchors = backend.map_or(&loaded.anchors, |(_, backend)| &backend.anchors);
-            anchors.verify_peer(chain, Usage::Server, UnixTime::now()).is_ok()
+            anchors.verify_peer(chain, Usage::Server, at).is_ok()
         });
         self.generation.send_modify(|generation| *generation += 1);
     }

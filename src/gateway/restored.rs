@@ -27,7 +27,6 @@ use crate::log::{Checkpoint, Log, LogError, OpenExchange};
 use crate::oversight::publish::{self, PublishError, Store};
 use crate::oversight::witness::{Cosigners, WitnessFault};
 use crate::trust::identity::Identity;
-use crate::trust::note::Verifier;
 
 /// Peers asked at once.
 const AT_ONCE: usize = 16;
@@ -40,7 +39,6 @@ const NAMED: usize = 8;
 pub(super) struct Confirming {
     gateway: Arc<Gateway>,
     log: Log,
-    key: Verifier,
     store: Option<Store>,
     witnesses: Option<Cosigners>,
     /// Exchanges that were open at the backup.
@@ -67,7 +65,6 @@ impl Confirming {
         Ok(Self {
             gateway: gateway.clone(),
             log: log.clone(),
-            key: config.log_signer()?.verifier(),
             store: store.map(Store::open).transpose().map_err(PublishError::from)?,
             witnesses: config.witness.as_ref().map(Cosigners::from_config).transpose()?,
             open,
@@ -187,11 +184,11 @@ impl Confirming {
         }
     }
 
-    /// Compares what somebody has of this log with the log. What its key did not sign says nothing.
+    /// Compares what somebody has of this log with the log. What none of its keys signed says nothing.
     async fn judge(&self, seen_by: &str, notes: impl Iterator<Item = &str>) -> Result<Option<Beyond>, LogError> {
         for note in notes {
-            let Ok(seen) = Checkpoint::verify(note, &self.key) else {
-                tracing::warn!(seen_by, "has a checkpoint that this node's key did not sign: it says nothing");
+            let Ok(seen) = Checkpoint::verify(note, self.log.keys().all()) else {
+                tracing::warn!(seen_by, "has a checkpoint that none of the log's keys signed: it says nothing");
                 continue;
             };
             let (log, size) = (self.log.clone(), seen.size);

@@ -61,6 +61,9 @@ pub struct LogStatus {
     pub first: u64,
     /// Root of the tree, hexadecimal.
     pub root: String,
+    /// Public keys of what it signs by: one, or two while the key is changed.
+    #[serde(default)]
+    pub keys: Vec<String>,
 }
 
 /// The publication.
@@ -128,7 +131,8 @@ impl StatusSource {
             Recorder::Log(log, _) => {
                 let checkpoint = log.checkpoint();
                 let (origin, root) = (checkpoint.origin.clone(), checkpoint.root.to_string());
-                Some(LogStatus { origin, entries: checkpoint.size, first: log.first(), root })
+                let keys = log.keys().signing().iter().map(ToString::to_string).collect();
+                Some(LogStatus { origin, entries: checkpoint.size, first: log.first(), root, keys })
             }
             Recorder::Off => None,
         };

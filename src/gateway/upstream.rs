@@ -1,6 +1,9 @@
 //! Connections to where calls go: another member's node, or a back-end system of our own. Each destination keeps up to
 //! `connections` HTTP/2 connections, shared out among the worker threads, opens another when those it has are busy, and sends a call on the least busy one.
 //!
+//! A connection lives as long as the other end's certificate holds. When that is about to end, no new calls go on it: the next
+//! connection shows the certificate's successor, and nothing has to be cut off.
+//!
 //! A call is tried again only when hyper hands it back unsent, which is what gRPC calls transparent retry. A destination that
 //! refused a connection is not tried again for a moment: callers get the last error at once instead of queueing for it.
 
@@ -14,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -37,6 +40,9 @@ const BUSY: usize = 32;
 
 /// After a failed connect, how long callers get its error at once.
 const BACK_OFF: Duration = Duration::from_millis(250);
+
+/// So long before a certificate ends no new calls go on its connection. Longer than anybody waits between two looks.
+const SOON: Duration = Duration::from_secs(600);
 
 /// Bounds of one destination's connections.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +111,19 @@ pub(super) struct Link {
     pub(super) peer: Vec<CertificateDer<'static>>,
     /// Ends the connection and all calls on it.
     pub(super) cut: CancellationToken,
+    /// No new calls: its certificate is about to end.
+    leaving: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(destination: String, peer: Vec<CertificateDer<'static>>, cut: CancellationToken) -> Self {
+        Self { destination, peer, cut, leaving: AtomicBool::new(false) }
+    }
+
+    /// Whether new calls may go on it.
+    pub(super) fn takes_calls(&self) -> bool {
+        !self.cut.is_cancelled() && !self.leaving.load(Ordering::Relaxed)
+    }
 }
 
 /// Every connection of a node that is pooled or carries a call, whatever became of the view that it was made under.
@@ -112,14 +131,18 @@ pub(super) struct Link {
 pub(super) struct Connections(Arc<Mutex<Vec<Weak<Link>>>>);
 
 impl Connections {
-    /// Looks again at the certificates behind open connections, each with its destination's name; those that no longer hold
-    /// are closed with their calls.
-    pub(super) fn recheck(&self, still_good: impl Fn(&str, &[CertificateDer<'static>]) -> bool) {
+    /// Looks again at the certificates behind open connections, each with its destination's name, and at a time; those that no
+    /// longer hold are closed with their calls, those that soon will not take no new ones.
+    pub(super) fn recheck(&self, still_good: impl Fn(&str, &[CertificateDer<'static>], UnixTime) -> bool) {
+        let now = UnixTime::now();
+        let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + SOON);
         let all: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
         for connection in all.iter().filter(|connection| !connection.peer.is_empty()) {
-            if !still_good(&connection.destination, &connection.peer) {
+            if !still_good(&connection.destination, &connection.peer, now) {
                 tracing::warn!(destination = %connection.destination, "closing a connection whose certificate is no longer valid");
                 connection.cut.cancel();
+            } else if !still_good(&connection.destination, &connection.peer, soon) {
+                connection.leaving.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -206,7 +229,7 @@ impl Upstream {
         (&self.address, self.open_connections(), self.reachable.now())
     }
 
-    /// `host:port`.
+    /// Where it is: `host:port`.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -327,7 +350,7 @@ impl Upstream {
                 tracing::debug!(%destination, error = %root_cause(&error), "connection ended");
             }
         });
-        let link = Arc::new(Link { destination: self.name.clone(), peer, cut });
+        let link = Arc::new(Link::new(self.name.clone(), peer, cut));
         Ok(Connection { link, sender, in_flight: AtomicUsize::new(0) })
     }
 }
@@ -357,7 +380,7 @@ impl Pool {
 
 impl Connection {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed() && !self.link.cut.is_cancelled()
+        !self.sender.is_closed() && self.link.takes_calls()
     }
 }
 

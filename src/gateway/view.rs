@@ -1,10 +1,11 @@
 //! Everything that reloads together: directory, types, grants, outbound list, certificates, and the connections made with them. A
-//! new view replaces the old one whole; calls under way keep the one they began with.
+//! new view replaces the old one whole; calls under way keep the one they began with. Connections are taken over where nothing of
+//! what they were made with has changed: address, own certificate, and by whom the other end's is judged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{Loaded, NodeConfig, Protocol};
+use crate::config::{Loaded, LoadedBackend, NodeConfig, Protocol};
 use crate::oversight::subject::{self, NotPermitted};
 use crate::policy::{Denial, Grant, Grants, Outbound};
 use crate::schema::{Catalogue, Method};
@@ -12,7 +13,7 @@ use crate::trust::certificate::Anchors;
 use crate::trust::directory::Directory;
 use crate::trust::expiry::Expiry;
 use crate::trust::identity::{Identity, MemberId, SystemId};
-use crate::trust::tls;
+use crate::trust::tls::{self, Credentials};
 
 use super::exchange::unix_ms;
 use super::forward::Hop;
@@ -36,6 +37,7 @@ pub(crate) struct View {
     pub(super) grants: Arc<Grants>,
     pub(super) plans: GrantPlans,
     pub(super) outbound: Arc<Outbound>,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) anchors: Arc<Anchors>,
     /// Of the nodes' listener.
     pub(super) server: Arc<rustls::ServerConfig>,
@@ -46,7 +48,7 @@ pub(crate) struct View {
     /// What the node lives by and when that ends.
     pub(super) expiries: Arc<[Expiry]>,
     peers: HashMap<MemberId, Vec<Peer>>,
-    backends: HashMap<SystemId, Backend>,
+    backends: HashMap<SystemId, (LoadedBackend, Backend)>,
 }
 
 /// A system of this member, by what it speaks.
@@ -65,7 +67,8 @@ pub(super) struct Peer {
 }
 
 impl View {
-    /// From what configuration has loaded and checked. Its connections are among `connections`, its peers' logs among `logs`.
+    /// From what configuration has loaded and checked. Its connections are among `connections`, its peers' logs among `logs`. What
+    /// goes on unchanged is `previous`'s, which was made with the same configuration.
     pub(super) fn new(
         config: &NodeConfig,
         loaded: &Loaded,
@@ -83,16 +86,30 @@ impl View {
         };
         // What a caller may send, and the proof besides.
         let with_proof = UpstreamLimits { header_list: limits.header_list.saturating_add(PROOF_ROOM), ..limits };
+        let same_certificate = previous.filter(|previous| previous.credentials == loaded.credentials);
+        let same_tls = same_certificate.filter(|previous| previous.anchors == loaded.anchors);
         let mut peers: HashMap<MemberId, Vec<Peer>> = HashMap::new();
         for node in loaded.directory.nodes.iter().filter(|node| node.member != config.node.member) {
-            let tls = tls::client_config(&loaded.credentials, &loaded.anchors, node.identity())?;
-            let name = node.identity().to_string();
-            let upstream = Upstream::new(name, node.endpoint.clone(), Some(tls), with_proof, connections.clone())?;
-            let peer = Peer { identity: node.identity(), upstream: Arc::new(upstream), log: logs.of(node) };
+            let known = same_tls.and_then(|previous| previous.node(&node.identity()));
+            let known = known.filter(|peer| peer.upstream.address() == node.endpoint);
+            let upstream = match known {
+                Some(peer) => peer.upstream.clone(),
+                None => {
+                    let tls = tls::client_config(&loaded.credentials, &loaded.anchors, node.identity())?;
+                    let (name, address) = (node.identity().to_string(), node.endpoint.clone());
+                    Arc::new(Upstream::new(name, address, Some(tls), with_proof, connections.clone())?)
+                }
+            };
+            let peer = Peer { identity: node.identity(), upstream, log: logs.of(node) };
             peers.entry(node.member.clone()).or_default().push(peer);
         }
         let mut backends = HashMap::new();
         for (system, backend) in &loaded.backends {
+            let known = same_certificate.and_then(|previous| previous.backends.get(system));
+            if let Some(same) = known.filter(|(made_of, _)| made_of == backend) {
+                backends.insert(system.clone(), same.clone());
+                continue;
+            }
             let identity = Identity::System(system.clone());
             let tls = match backend.endpoint.tls {
                 true => Some(tls::client_config(&loaded.credentials, &backend.anchors, identity)?),
@@ -100,13 +117,13 @@ impl View {
             };
             let address = backend.endpoint.authority();
             let (name, all) = (system.to_string(), connections.clone());
-            let backend = match backend.protocol {
+            let made = match backend.protocol {
                 Protocol::Grpc => Backend::Grpc(Arc::new(Upstream::new(name, address, tls, limits, all)?)),
                 Protocol::HttpJson => {
                     Backend::HttpJson(Arc::new(HttpJson::new(name, &backend.endpoint, tls, limits, all)?))
                 }
             };
-            backends.insert(system.clone(), backend);
+            backends.insert(system.clone(), (backend.clone(), made));
         }
         Ok(Self {
             member: config.node.member.clone(),
@@ -119,6 +136,7 @@ impl View {
             ),
             grants: loaded.grants.clone(),
             outbound: loaded.outbound.clone(),
+            credentials: loaded.credentials.clone(),
             anchors: loaded.anchors.clone(),
             server: loaded.server_tls.clone(),
             systems_server: tls::with_http1(&loaded.server_tls),
@@ -179,12 +197,12 @@ impl View {
 
     /// All systems of this member that calls go to, in no order.
     pub(super) fn all_backends(&self) -> impl Iterator<Item = (&SystemId, &Backend)> {
-        self.backends.iter()
+        self.backends.iter().map(|(system, (_, backend))| (system, backend))
     }
 
     /// A system of this member.
     pub(super) fn backend(&self, system: &SystemId) -> Option<&Backend> {
-        self.backends.get(system)
+        self.backends.get(system).map(|(_, backend)| backend)
     }
 }
 

@@ -1,9 +1,13 @@
 //! Checkpoints: what the log says of itself, as C2SP tlog-checkpoint. A signed note whose text is origin, size and root
 //! of the tree; whoever holds two of one log can have it proved that one extends the other.
+//!
+//! While a log changes its key, both keys sign, each with a line of its own, and whoever knows either verifies it. So where a
+//! checkpoint is verified, a log may have several keys: one of them must have signed, and none that did must be false.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::error::LogError;
+use super::keys::Signers;
 use super::tree::{Hash, RightEdge};
 use crate::trust::note::{Note, NoteError, Signer, Verifier};
 
@@ -28,6 +32,17 @@ impl Checkpoint {
         Ok(Self { origin: origin.into(), size, root, note })
     }
 
+    /// Signs by each of these keys, which have one name.
+    pub(super) fn sign_by(signers: &Signers, edge: &RightEdge) -> Result<Self, NoteError> {
+        let mut checkpoint = Self::sign(signers.first(), edge)?;
+        if let Some(second) = signers.second() {
+            let mut note = Note::parse(&checkpoint.note)?;
+            note.add_signature(second)?;
+            checkpoint.note = note.to_string();
+        }
+        Ok(checkpoint)
+    }
+
     /// Reads a checkpoint without saying anything of its signatures.
     pub fn parse(note: &str) -> Result<Self, LogError> {
         let parsed = Note::parse(note).map_err(|_| LogError::Checkpoint("it is no signed note"))?;
@@ -45,20 +60,32 @@ impl Checkpoint {
         Ok(Self { origin: origin.into(), size: decimal, root: Hash(root), note: note.into() })
     }
 
-    /// Reads a checkpoint and checks that this log signed it.
-    pub fn verify(note: &str, log: &Verifier) -> Result<Self, LogError> {
+    /// Reads a checkpoint and checks that a log signed it, of which these are the keys: one, or several of one name.
+    pub fn verify(note: &str, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<Self, LogError> {
         let checkpoint = Self::parse(note)?;
-        if checkpoint.origin != log.name() {
-            return Err(LogError::Checkpoint("it is another log's"));
-        }
         checkpoint.verify_signature(log)?;
         Ok(checkpoint)
     }
 
-    /// Checks that this log signed it.
-    pub fn verify_signature(&self, log: &Verifier) -> Result<(), LogError> {
-        let signed = Note::parse(&self.note).and_then(|note| note.verify(std::slice::from_ref(log)).map(drop));
-        signed.map_err(|source| LogError::Signature { size: self.size, key: log.to_string(), source })
+    /// Checks that the log with these keys signed it.
+    pub fn verify_signature(&self, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<(), LogError> {
+        let keys = log.as_ref();
+        if keys.iter().any(|key| key.name() != self.origin) {
+            return Err(LogError::Checkpoint("it is another log's"));
+        }
+        let signed = Note::parse(&self.note).and_then(|note| note.verify(keys).map(drop));
+        let named = || keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", nor by ");
+        signed.map_err(|source| LogError::Signature { size: self.size, key: named(), source })
+    }
+
+    /// Whether each key that signed this one also signed the other.
+    pub(crate) fn is_signed_as_well_as(&self, other: &Self, keys: &[Verifier]) -> bool {
+        let signed = |checkpoint: &Self| match Note::parse(&checkpoint.note) {
+            Ok(note) => note.verify(keys).map_or_else(|_| Vec::new(), |by| by.into_iter().cloned().collect()),
+            Err(_) => Vec::new(),
+        };
+        let by = signed(self);
+        signed(other).iter().all(|key| by.contains(key))
     }
 }
 
@@ -82,5 +109,33 @@ mod tests {
         for text in ["kg.example/log\n01\n", "kg.example/log\n1\nAAAA\n", "kg.example/log\n", "a\n1\nAA==\nmore\n"] {
             assert!(Checkpoint::parse(&signer.sign(text).unwrap()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn while_the_key_is_changed_either_verifies_it() {
+        let generate = || Signer::generate("kg.example/log").unwrap();
+        let (old, new, stranger) = (generate(), generate(), generate());
+        let (old_key, new_key) = (old.verifier(), new.verifier());
+        let before = Checkpoint::sign(&old, &RightEdge::default()).unwrap();
+        let both = Checkpoint::sign_by(&Signers::new(old, Some(new)), &RightEdge::default()).unwrap();
+        assert_eq!(both.note.lines().count(), 6);
+        for key in [&old_key, &new_key] {
+            assert_eq!(Checkpoint::verify(&both.note, key).unwrap(), both);
+        }
+        assert!(Checkpoint::verify(&both.note, &stranger.verifier()).is_err());
+        let keys = [old_key.clone(), new_key.clone()];
+        assert_eq!(Checkpoint::verify(&before.note, &keys[..]).unwrap(), before);
+        assert!(Checkpoint::verify(&before.note, &new_key).is_err());
+        assert!(both.is_signed_as_well_as(&before, &keys) && !before.is_signed_as_well_as(&both, &keys));
+        // A false line of a known key spoils the note, whatever the others say.
+        let mut spoilt = Note::parse(&both.note).unwrap();
+        let line = spoilt.signatures()[1].clone();
+        let mut bytes = line.bytes.clone();
+        bytes[5] ^= 1;
+        spoilt.add(crate::trust::note::Signature { bytes, ..line }).unwrap();
+        assert!(Checkpoint::verify(&spoilt.to_string(), &keys[..]).is_err());
+        assert!(Checkpoint::verify(&spoilt.to_string(), &old_key).is_ok());
+        let elsewhere = Signer::generate("kg.example/elsewhere").unwrap();
+        assert_eq!(Signers::new(stranger, Some(elsewhere)).verifiers().len(), 1);
     }
 }

@@ -36,8 +36,8 @@ use super::shared::Shared;
 use super::space::{self, Watermark};
 use super::store::{Commit, Stored};
 use super::tree::{Hash, RightEdge};
-use super::{Appended, CommitLeaves, Record};
-use crate::trust::note::Signer;
+use super::{Appended, CommitLeaves, LogKeys, Record, Signers};
+use crate::trust::note::Verifier;
 
 /// The most bytes of entries and private halves in one commit.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -54,13 +54,15 @@ pub(super) enum Message {
     Append { stored: Stored, leaf: Hash, waiter: Option<Waiter> },
     /// Commit what has queued before this, close the store, answer.
     Close(oneshot::Sender<()>),
+    /// Sign by these from now on; the second list has others by which the log has signed.
+    Keys(Box<Signers>, Vec<Verifier>, oneshot::Sender<Result<(), LogError>>),
 }
 
 /// The writer's own state; nobody else signs or stores.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) receiver: Receiver<Message>,
-    pub(super) signer: Signer,
+    pub(super) signers: Signers,
     pub(super) edge: RightEdge,
     pub(super) watermark: Watermark,
     pub(super) max_batch: usize,
@@ -107,6 +109,7 @@ impl Writer {
             match message {
                 Message::Append { waiter, .. } => answer(waiter, Err(AppendError::Closed)),
                 Message::Close(other) => _ = other.send(()),
+                Message::Keys(_, _, told) => _ = told.send(Err(LogError::Closed)),
             }
         }
         if let Some(closing) = closing {
@@ -135,6 +138,8 @@ impl Writer {
             match next.take() {
                 Some(Message::Append { stored, leaf, waiter }) => self.batch.push(stored, leaf, waiter),
                 Some(Message::Close(answer)) => return Some(answer),
+                // What has been gathered is signed by the new keys: nobody has been told of it yet.
+                Some(Message::Keys(signers, known, told)) => _ = told.send(self.use_keys(*signers, known)),
                 None => return None,
             }
             let full = self.batch.leaves.len() >= self.max_batch || self.batch.bytes >= MAX_BATCH_BYTES;
@@ -152,6 +157,9 @@ impl Writer {
     /// Commits the batch and answers its waiters, whatever happens.
     fn write(&mut self) {
         let count = self.batch.leaves.len();
+        if count == 0 {
+            return;
+        }
         self.shared.give_room(count);
         metrics::gauge!("kopuro_log_queue_depth").set(self.shared.queued() as f64);
         self.look_at_space();
@@ -175,12 +183,18 @@ impl Writer {
                 self.batch.refuse(&reason);
             }
             Err(error) => {
-                let reason: Arc<str> = error.to_string().into();
-                tracing::error!(%reason, size = self.edge.size(), "the log failed and refuses until restarted");
-                self.shared.set_health(LogHealth::Refusing { reason: Arc::clone(&reason), until_restart: true });
+                let reason = self.fail(&error);
                 self.batch.refuse(&reason);
             }
         }
+    }
+
+    /// What is on the disk is in doubt: nothing more is signed.
+    fn fail(&self, error: &LogError) -> Arc<str> {
+        let reason: Arc<str> = error.to_string().into();
+        tracing::error!(%reason, size = self.edge.size(), "the log failed and refuses until restarted");
+        self.shared.set_health(LogHealth::Refusing { reason: Arc::clone(&reason), until_restart: true });
+        reason
     }
 
     /// Steps 1 to 7. An error or panic leaves the writer as it was before the commit, and the disk in doubt.
@@ -194,7 +208,8 @@ impl Writer {
         }
 
         // 2 sign
-        let checkpoint = Arc::new(Checkpoint::sign(&self.signer, &edge).map_err(LogError::Unsigned)?);
+        let checkpoint = Checkpoint::sign_by(&self.signers, &edge).map_err(LogError::Unsigned)?;
+        let checkpoint = Arc::new(checkpoint);
 
         // 3 put, 4 sync, 5 head
         self.shared.with_store(|store| {
@@ -223,6 +238,30 @@ impl Writer {
         Ok(checkpoint)
     }
 
+    /// Signs by other keys from now on, beginning with the checkpoint that there is: whoever has only the new key can open the
+    /// log, and verify what it shows, before the next commit.
+    fn use_keys(&mut self, signers: Signers, known: Vec<Verifier>) -> Result<(), LogError> {
+        if signers.name() != self.signers.name() {
+            return Err(LogError::Checkpoint("the key is another log's"));
+        }
+        if signers.verifiers() != self.signers.verifiers() {
+            if let Some(reason) = self.shared.refusal() {
+                return Err(LogError::Store(reason.to_string()));
+            }
+            let checkpoint = Checkpoint::sign_by(&signers, &self.edge).map_err(LogError::Unsigned)?;
+            if let Err(error) = self.shared.with_store(|store| store.replace_head(&checkpoint)) {
+                self.fail(&error);
+                return Err(error);
+            }
+            let keys: Vec<String> = signers.verifiers().iter().map(ToString::to_string).collect();
+            tracing::info!(keys = keys.join(", "), size = checkpoint.size, "the log signs by other keys than before");
+            self.signers = signers;
+            self.shared.checkpoint.send_replace(Arc::new(checkpoint));
+        }
+        self.shared.set_keys(LogKeys::new(&self.signers, known));
+        Ok(())
+    }
+
     /// Looks at free space now and then, and whether a checkpoint can be signed again; a log that has failed stays failed.
     fn look_at_space(&mut self) {
         if self.shared.held.load(Ordering::Acquire) {
@@ -231,7 +270,7 @@ impl Writer {
         let Some(health) = self.watermark.look() else { return };
         if self.unsigned {
             // Of the tree as it was signed before: the same signature again.
-            if Checkpoint::sign(&self.signer, &self.edge).is_err() {
+            if Checkpoint::sign_by(&self.signers, &self.edge).is_err() {
                 return;
             }
             self.unsigned = false;

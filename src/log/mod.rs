@@ -19,8 +19,9 @@
 //! tlog_proof  C2SP proofs that stand alone (pure)
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
 //! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
-//! space       the watermark                          verify      the same checks for an auditor, with a public key
+//! space       the watermark                          verify      the same checks for an auditor, with public keys
 //! backup      written while it grows, restored        restored   what was put back signs nothing until it is confirmed
+//! keys        what it signs by, and has signed by
 //! erasure(_request)  private values destroyed, and said  prune       published entries leave the store; retention: when
 //! ```
 
@@ -33,7 +34,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::trust::note::Signer;
+use crate::trust::note::Verifier;
 
 pub mod backup;
 pub mod checkpoint;
@@ -50,6 +51,7 @@ pub mod further;
 mod head;
 pub mod hidden;
 pub mod index;
+mod keys;
 pub mod opening;
 pub mod proof;
 mod prune;
@@ -78,6 +80,7 @@ use erasure::{Erased, Erasure};
 pub use error::{AppendError, LogError, LogHealth};
 use head::Head;
 use hidden::Seen;
+pub use keys::{LogKeys, Signers};
 pub use prune::Prune;
 use seal::Seal;
 use sealing_key::SealingKeySource;
@@ -95,8 +98,10 @@ const READ_BYTES: usize = 1 << 20;
 pub struct LogOptions {
     /// The data folder; made where missing. The log has `head`, `seal.key`, `shred/` and `sled/` in it.
     pub folder: PathBuf,
-    /// The log's key. Its name is the log's origin.
-    pub signer: Signer,
+    /// The log's key, or two while it is changed. Their name is the log's origin.
+    pub signers: Signers,
+    /// Other keys by which the log has signed what is in the folder.
+    pub known_keys: Vec<Verifier>,
     /// Where the key comes from that seals private halves. Usually `seal.key` in the folder.
     pub sealing_key: SealingKeySource,
     /// Where entries that were pruned can be had, for those who ask. Usually `https://` and the origin.
@@ -115,13 +120,14 @@ pub struct LogOptions {
 
 impl LogOptions {
     /// Options that suit a node, for a log in this folder under this key.
-    pub fn new(folder: impl Into<PathBuf>, signer: Signer) -> Self {
-        let folder = folder.into();
+    pub fn new(folder: impl Into<PathBuf>, signers: impl Into<Signers>) -> Self {
+        let (folder, signers) = (folder.into(), signers.into());
         Self {
             sealing_key: SealingKeySource::in_folder(&folder),
-            published_at: format!("https://{}/", signer.name()),
+            published_at: format!("https://{}/", signers.name()),
             folder,
-            signer,
+            signers,
+            known_keys: Vec::new(),
             queue: 8_192,
             queue_wait: Duration::from_secs(5),
             max_batch: 1_024,
@@ -184,7 +190,7 @@ impl Log {
     /// Opens the log of a folder, or makes an empty one: recomputes the tree from the entries, compares it with what
     /// was signed, and starts the writer thread. Blocks, for a second or so per million entries.
     pub fn open(options: LogOptions) -> Result<(Self, Recovered), LogError> {
-        let LogOptions { folder, signer, sealing_key, published_at, .. } = options;
+        let LogOptions { folder, signers, known_keys, sealing_key, published_at, .. } = options;
         let LogOptions { queue, queue_wait, max_batch, warn_free, refuse_free, .. } = options;
         std::fs::create_dir_all(&folder).map_err(LogError::io(&folder))?;
         if !SledStore::exists(&folder) {
@@ -201,11 +207,13 @@ impl Log {
         let store = SledStore::open(&folder)?;
         // A key is made only while nothing can be sealed yet, and is durable before anything is.
         let check = store.sealing_check()?;
-        let seal = Seal::new(&sealing_key.read(signer.name(), check.is_none() && store.runs(0).next().is_none())?);
+        let seal = Seal::new(&sealing_key.read(signers.name(), check.is_none() && store.runs(0).next().is_none())?);
         store.sync_folder()?;
         let mut open_exchanges = recovery::OpenTracker::from_base(store.base()?.as_ref());
         let on_entry = |index, entry: &Bytes| open_exchanges.seen(index, entry, &store, &seal);
-        let agreed = recovery::agree(&store, &signer.verifier(), &folder.join(head::FILE), false, on_entry)?;
+        let keys = LogKeys::new(&signers, known_keys);
+        let head_path = folder.join(head::FILE);
+        let agreed = recovery::agree(&store, signers.name(), keys.all(), &head_path, false, on_entry)?;
         let replay = agreed.replay;
         let size = replay.edge.size();
         match check {
@@ -214,16 +222,19 @@ impl Log {
             _ => return Err(LogError::OtherSealingKey),
         }
         let private_from = recovery::settle_halves(&store, &seal, agreed.head_size, size)?;
-        let signing = |source| LogError::Signature { size, key: signer.verifier().to_string(), source };
+        // The last one stored may be signed by fewer keys than the log has now.
+        let signing = |source| LogError::Signature { size, key: signers.name().into(), source };
+        let signed = Checkpoint::sign_by(&signers, &replay.edge).map_err(signing)?;
         let checkpoint = match replay.last {
-            Some(last) => last,
-            None => Checkpoint::sign(&signer, &replay.edge).map_err(signing)?,
+            Some(last) if last.is_signed_as_well_as(&signed, keys.signing()) => last,
+            _ => signed,
         };
         store.settle(&checkpoint)?;
         if agreed.has_head && agreed.ahead > 1 {
             tracing::warn!(commits = agreed.ahead, "the head file was older than the last crash explains");
         }
         metrics::gauge!("kopuro_log_entries").set(size as f64);
+        metrics::gauge!("kopuro_log_signing_keys").set(keys.signing().len() as f64);
         metrics::gauge!("kopuro_log_first_entry").set(Base::first(&replay.base) as f64);
         metrics::gauge!("kopuro_log_bytes").set(replay.bytes as f64);
         for counted in ["kopuro_log_erased_total", "kopuro_log_opened_total"] {
@@ -244,6 +255,7 @@ impl Log {
             private_from,
             tiles: replay.tiles,
             checkpoint,
+            keys,
             health,
             queue,
         }));
@@ -257,7 +269,7 @@ impl Log {
         let mut writer = Writer {
             shared: Arc::clone(&shared),
             receiver,
-            signer,
+            signers,
             edge: replay.edge,
             watermark,
             max_batch: max_batch.max(1),
@@ -334,7 +346,20 @@ impl Log {
         Arc::clone(&self.shared.checkpoint.borrow())
     }
 
-    /// Follows the log: the value changes with each commit.
+    /// Signs by these keys from now on, the latest checkpoint too; `known` are others by which it has signed. Where it fails,
+    /// the log goes on signing by those it had.
+    pub async fn use_keys(&self, signers: Signers, known: Vec<Verifier>) -> Result<(), LogError> {
+        let (told, done) = oneshot::channel();
+        self.sender.send(Message::Keys(Box::new(signers), known, told)).map_err(|_| LogError::Closed)?;
+        done.await.unwrap_or(Err(LogError::Closed))
+    }
+
+    /// The log's keys: those that sign, and others that have.
+    pub fn keys(&self) -> Arc<LogKeys> {
+        self.shared.keys()
+    }
+
+    /// Follows the log: the value changes with each commit, and with the keys that sign.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Checkpoint>> {
         self.shared.checkpoint.subscribe()
     }

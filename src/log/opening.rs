@@ -235,7 +235,7 @@ impl OpeningFile {
     }
 
     /// Checks the whole: this log's signature, the entry's place in the log, every opened field.
-    pub fn verify(&self, log: &Verifier) -> Result<Shown, OpeningError> {
+    pub fn verify(&self, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<Shown, OpeningError> {
         let checkpoint = Checkpoint::verify(&self.checkpoint, log)?;
         let proof = self.proof.iter().map(Base64::hash).collect::<Result<Vec<_>, _>>()?;
         let leaf = Hash::of_leaf(&self.entry.0);

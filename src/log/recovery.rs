@@ -17,8 +17,8 @@
 //! A log that was pruned begins at its base: the tree's right edge there, under a checkpoint that this log's key signed,
 //! and goes on from it.
 //!
-//! Signatures are checked from the head on and of the last commit (a root that equals a signed one vouches for all
-//! before it); `verify` checks every one.
+//! Signatures are checked from the head on (a root that equals a signed one vouches for all before it); `verify` checks
+//! every one. A log that has changed its key has several, and any of them counts.
 
 use std::collections::HashMap;
 
@@ -166,7 +166,8 @@ pub(super) struct Agreed {
 /// Computes the tree again, compares it with the head, and shows each entry to the caller. Changes nothing.
 pub(super) fn agree(
     store: &dyn Store,
-    log: &Verifier,
+    origin: &str,
+    log: &[Verifier],
     head_path: &std::path::Path,
     check_all_signatures: bool,
     on_entry: impl FnMut(u64, &Bytes),
@@ -174,7 +175,7 @@ pub(super) fn agree(
     let head = store.head()?;
     let head_checkpoint = match &head {
         Found::Checkpoint(checkpoint) => {
-            if checkpoint.origin != log.name() {
+            if checkpoint.origin != origin {
                 return Err(LogError::Checkpoint("the head is another log's"));
             }
             checkpoint.verify_signature(log)?;
@@ -185,14 +186,15 @@ pub(super) fn agree(
     let head_size = head_checkpoint.map_or(0, |checkpoint| checkpoint.size);
     let mut ahead = 0;
     let mut root_at_head = (head_size == 0).then(Hash::of_nothing);
-    let replay = Replay::run(store, log.name(), on_entry, |checkpoint| {
+    let replay = Replay::run(store, origin, on_entry, |checkpoint| {
         if checkpoint.size == head_size {
             root_at_head = Some(checkpoint.root);
         }
         if checkpoint.size > head_size {
             ahead += 1;
         }
-        if checkpoint.size >= head_size || check_all_signatures {
+        // At the head's size the head's own signature counts, for its root is compared: the log may have changed its key since.
+        if checkpoint.size > head_size || check_all_signatures {
             checkpoint.verify_signature(log)?;
         }
         Ok(())
@@ -201,7 +203,10 @@ pub(super) fn agree(
     let stored = replay.edge.size();
     if let Some(base) = &replay.base {
         let at_base = Checkpoint::parse(&base.note)?;
-        at_base.verify_signature(log)?;
+        // What follows it leads to the head's root, which is signed.
+        if at_base.size > head_size || check_all_signatures {
+            at_base.verify_signature(log)?;
+        }
         if at_base.size == head_size {
             root_at_head = Some(at_base.root);
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
+use super::LogKeys;
 use super::checkpoint::Checkpoint;
 use super::entry::{MAX_ENTRY, Record};
 use super::error::{AppendError, LogError, LogHealth};
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) upkeep: Mutex<()>,
     pub(super) tiles: RwLock<Tiles>,
     pub(super) checkpoint: watch::Sender<Arc<Checkpoint>>,
+    /// Keys by which the log signs, and others by which it has signed.
+    pub(super) keys: RwLock<Arc<LogKeys>>,
     pub(super) health: watch::Sender<LogHealth>,
     /// Free places in the queue.
     pub(super) room: Semaphore,
@@ -57,6 +60,7 @@ pub(super) struct Parts {
     pub(super) private_from: u64,
     pub(super) tiles: Tiles,
     pub(super) checkpoint: Checkpoint,
+    pub(super) keys: LogKeys,
     pub(super) health: LogHealth,
     pub(super) queue: usize,
 }
@@ -73,6 +77,7 @@ impl Shared {
             private_from,
             tiles,
             checkpoint,
+            keys,
             health,
             queue,
         } = parts;
@@ -90,6 +95,7 @@ impl Shared {
             upkeep: Mutex::new(()),
             tiles: RwLock::new(tiles),
             checkpoint: watch::Sender::new(Arc::new(checkpoint)),
+            keys: RwLock::new(Arc::new(keys)),
             health: watch::Sender::new(health),
             room: Semaphore::new(queue),
             queue,
@@ -111,6 +117,17 @@ impl Shared {
     /// How many entries are durable.
     pub(super) fn size(&self) -> u64 {
         self.checkpoint.borrow().size
+    }
+
+    /// The log's keys.
+    pub(super) fn keys(&self) -> Arc<LogKeys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these are the log's keys.
+    pub(super) fn set_keys(&self, keys: LogKeys) {
+        metrics::gauge!("kopuro_log_signing_keys").set(keys.signing().len() as f64);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
     /// Where the log begins.

@@ -136,14 +136,6 @@ impl SledStore {
     pub(super) fn shred_keys(&self) -> &ShredKeys {
         &self.shred
     }
-
-    fn replace_head(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *head {
-            Some(head) => head.replace(checkpoint),
-            None => Err(LogError::Store("appended to before it was recovered".into())),
-        }
-    }
 }
 
 impl Store for SledStore {
@@ -178,6 +170,14 @@ impl Store for SledStore {
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(Head::open(&self.folder)?);
         self.replace_head(checkpoint)?;
         sync_file(&self.folder)
+    }
+
+    fn replace_head(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *head {
+            Some(head) => head.replace(checkpoint),
+            None => Err(LogError::Store("appended to before it was recovered".into())),
+        }
     }
 
     fn base(&self) -> Result<Option<Base>, LogError> {

@@ -98,6 +98,9 @@ pub(super) trait Store: Send + Sync {
     /// Makes durable whatever the store holds, and then this checkpoint the head: the last step of a recovery.
     fn settle(&self, checkpoint: &Checkpoint) -> Result<(), LogError>;
 
+    /// Makes a checkpoint of the size and root that the head has the head: signed by other keys.
+    fn replace_head(&self, checkpoint: &Checkpoint) -> Result<(), LogError>;
+
     /// Where the log begins; none where nothing was pruned.
     fn base(&self) -> Result<Option<Base>, LogError>;
 

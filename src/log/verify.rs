@@ -1,6 +1,6 @@
 //! Verification of a log that no node has open, with nothing but its public key: what an auditor runs.
 //!
-//! Everything that opening checks, and every commit's signature besides. It signs nothing and changes neither entries
+//! Everything that opening checks, and every commit's signature besides, by any of the keys that the log has had. It signs nothing and changes neither entries
 //! nor head; sled itself tidies up its files when opened, as it does for a node.
 
 use std::path::Path;
@@ -30,7 +30,9 @@ pub struct Verified {
 
 /// Recomputes the log of a data folder: every entry, root and signature, and the head. The error names the first bad
 /// index. [`LogError::Locked`] where a node is running on it.
-pub fn verify_folder(folder: &Path, log: &Verifier) -> Result<Verified, LogError> {
+pub fn verify_folder(folder: &Path, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<Verified, LogError> {
+    let keys = log.as_ref();
+    let origin = keys.first().map_or("", Verifier::name);
     let head_path = folder.join(head::FILE);
     let head = Head::read(folder)?;
     if !SledStore::exists(folder) {
@@ -40,7 +42,7 @@ pub fn verify_folder(folder: &Path, log: &Verifier) -> Result<Verified, LogError
         });
     }
     let store = SledStore::open(folder)?;
-    let agreed = recovery::agree(&store, log, &head_path, true, |_, _| {})?;
+    let agreed = recovery::agree(&store, origin, keys, &head_path, true, |_, _| {})?;
     let checkpoint = match (agreed.replay.last, head) {
         (Some(last), _) => Some(last),
         (None, Found::Checkpoint(head)) => Some(head),

@@ -64,6 +64,13 @@ pub struct Credentials {
     chain: Arc<[CertificateDer<'static>]>,
 }
 
+/// Of one chain: the key is the one that belongs to it.
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+}
+
 impl Credentials {
     /// Reads a chain (leaf first) and its key, both PEM, and checks that they belong together.
     pub fn load(cert_pem: &Path, key_pem: &Path) -> Result<Self, TlsError> {

@@ -131,6 +131,7 @@ impl Federation {
                 name: "main".into(),
                 endpoint: format!("127.0.0.1:{}", own.nodes),
                 log_key: key.verifier(),
+                more_log_keys: Vec::new(),
             });
             log_keys.insert(member.to_owned(), key.to_encoded().to_string());
         }
@@ -385,6 +386,11 @@ impl Running {
     /// Both nodes and the back-end, as they come.
     pub(crate) async fn start() -> Self {
         Federation::new().start("").await
+    }
+
+    /// A member's node.
+    pub(crate) fn node(&self, member: &str) -> &Node {
+        if member == PROVIDER { &self.provider } else { &self.consumer }
     }
 
     /// A channel of the system `desk` to its own node.

@@ -380,6 +380,7 @@ fn directory(
         name: "main".into(),
         endpoint: member.nodes_address.to_string(),
         log_key: member.log_key.clone(),
+        more_log_keys: Vec::new(),
     });
     let mut nodes: Vec<Node> = nodes.collect();
     nodes.sort_by(|a, b| a.member.cmp(&b.member));

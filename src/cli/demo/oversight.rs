@@ -58,7 +58,7 @@ pub(super) async fn monitor(federation: &Federation, grace: Duration) -> anyhow:
     let known = federation
         .members
         .iter()
-        .map(|member| KnownLog { key: member.log_key.clone(), member: Some(member.id.clone()) });
+        .map(|member| KnownLog { keys: vec![member.log_key.clone()], member: Some(member.id.clone()) });
     let mut monitor = Monitor::open(MonitorOptions {
         places: federation.members.iter().map(|member| Place::Folder(member.published.clone())).collect(),
         known: known.collect(),

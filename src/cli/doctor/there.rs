@@ -193,7 +193,7 @@ pub(super) async fn publication(config: &NodeConfig, loaded: &Loaded) -> Vec<Fin
         Err(error) => Finding::bad("publication", format!("{address}: {error}"), remedy),
         Ok((_, body, _)) => {
             let note = String::from_utf8_lossy(&body);
-            match own.map(|node| Checkpoint::verify(&note, &node.log_key)) {
+            match own.map(|node| Checkpoint::verify(&note, &node.log_keys())) {
                 Some(Ok(checkpoint)) => Finding::good("publication", format!("{address}: {} entries", checkpoint.size)),
                 Some(Err(error)) => Finding::bad(
                     "publication",

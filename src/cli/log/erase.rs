@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>) -> anyhow::Result<Exi
         (Some(path), _) => {
             let config = config::load(&path)?;
             let folder = data.unwrap_or_else(|| config.node.data.clone());
-            LogOptions { sealing_key: config.sealing_key(), ..LogOptions::new(folder, config.log_signer()?) }
+            LogOptions { sealing_key: config.sealing_key(), ..LogOptions::new(folder, config.log_signers()?) }
         }
         (None, Some(path)) => {
             let Some(folder) = data else { bail!("name the folder with --data") };

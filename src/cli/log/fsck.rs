@@ -15,7 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::source::explained;
-use super::verify::key;
+use super::verify::keys;
 use crate::log::closed::ClosedLog;
 use crate::log::entry::Entry;
 use crate::log::hidden::Private;
@@ -39,9 +39,9 @@ pub(super) struct Args {
     /// Where the log is published: a folder or a URL
     #[arg(long, value_name = "FOLDER|URL")]
     published: Option<Place>,
-    /// The log's public key: name+hash+key
-    #[arg(long, value_name = "KEY")]
-    vkey: String,
+    /// The log's public key: name+hash+key; of a log that has changed its key, each that it has had
+    #[arg(long, value_name = "KEY", required = true)]
+    vkey: Vec<String>,
     /// Make again what is derived: the index, and tiles in a folder
     #[arg(long)]
     repair: bool,
@@ -59,8 +59,8 @@ enum Part {
 }
 
 pub(super) async fn run(folder: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    let log_key = key(&args.vkey)?;
-    let verified = verify_folder(folder, &log_key).map_err(explained)?;
+    let log_keys = keys(&args.vkey)?;
+    let verified = verify_folder(folder, &log_keys).map_err(explained)?;
     let pruned = if verified.first > 0 { format!(", those below {} pruned", verified.first) } else { String::new() };
     let told = format!("{} entries in {} commits{pruned}", verified.size, verified.commits);
     let mut good = tell("log", &Part::Good(told));
@@ -80,7 +80,7 @@ pub(super) async fn run(folder: &Path, args: &Args) -> anyhow::Result<ExitCode> 
     good &= tell("private", &private(&log)?);
     if let Some(place) = &args.published {
         let publication = Publication::new(place.clone(), args.roots.as_deref())?;
-        let checkpoint = Checkpoint::verify(&publication.checkpoint().await?, &log_key)?;
+        let checkpoint = Checkpoint::verify(&publication.checkpoint().await?, &log_keys)?;
         good &= tell("published", &published(&log, &publication, &checkpoint, args.repair).await?);
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

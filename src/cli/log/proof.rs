@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::published;
 use super::source::Source;
-use super::verify::key;
+use super::verify::keys;
 use crate::log::Checkpoint;
 use crate::log::closed::ClosedLog;
 use crate::log::tlog_proof::TlogProof;
@@ -32,7 +32,7 @@ pub(super) struct Args {
     entry: Option<PathBuf>,
     /// The log's public key: name+hash+key
     #[arg(long, value_name = "KEY")]
-    vkey: Option<String>,
+    vkey: Vec<String>,
     /// A witness policy whose quorum must have cosigned
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -50,15 +50,15 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     entry: PathBuf,
     /// The log's public key: name+hash+key. From the directory, never from whoever gave the proof
-    #[arg(long, value_name = "KEY")]
-    vkey: String,
+    #[arg(long, value_name = "KEY", required = true)]
+    vkey: Vec<String>,
 }
 
 /// From tiles: of one bundle and some twenty hashes at most, all verified.
 pub(super) async fn of_published(args: Args) -> anyhow::Result<ExitCode> {
     let place = args.place.as_ref().context("which log?")?;
     let (publication, checkpoint, _) =
-        published::open(place, args.vkey.as_deref(), args.policy.as_deref(), args.roots.as_deref()).await?;
+        published::open(place, &args.vkey, args.policy.as_deref(), args.roots.as_deref()).await?;
     let size = checkpoint.size;
     if args.index >= size {
         bail!("the log has entries 0 to {}", size.saturating_sub(1));
@@ -72,7 +72,7 @@ pub(super) async fn of_published(args: Args) -> anyhow::Result<ExitCode> {
 
 /// From a node, which makes the proof, or from a stopped node's folder.
 pub(super) async fn of_log(source: &mut Source, args: Args) -> anyhow::Result<ExitCode> {
-    if args.vkey.is_none() {
+    if args.vkey.is_empty() {
         bail!("whose log is it? --vkey with its key from the directory");
     }
     let (entry, path, checkpoint) = match source {
@@ -85,8 +85,8 @@ pub(super) async fn of_log(source: &mut Source, args: Args) -> anyhow::Result<Ex
 /// Verifies what is about to be written: a proof that does not hold helps nobody.
 fn finish(args: &Args, entry: &Bytes, path: Vec<Hash>, checkpoint: Checkpoint) -> anyhow::Result<ExitCode> {
     let proof = TlogProof { extra: None, index: args.index, path, checkpoint };
-    if let Some(vkey) = &args.vkey {
-        proof.verify(entry, &key(vkey)?)?;
+    if !args.vkey.is_empty() {
+        proof.verify(entry, &keys(&args.vkey)?)?;
     }
     let save = |path: &Path, content: &[u8]| {
         write(path, content, Access::Public, Existing::Replace).with_context(|| path.display().to_string())
@@ -103,7 +103,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(&args.proof).with_context(|| args.proof.display().to_string())?;
     let entry = std::fs::read(&args.entry).with_context(|| args.entry.display().to_string())?;
     let proof: TlogProof = text.parse()?;
-    proof.verify(&entry, &key(&args.vkey)?)?;
+    proof.verify(&entry, &keys(&args.vkey)?)?;
     println!(
         "verified: it is entry {} of {}, whose checkpoint of {} entries is signed",
         proof.index, proof.checkpoint.origin, proof.checkpoint.size

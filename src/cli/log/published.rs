@@ -7,17 +7,19 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use super::verify::{key, progress};
+use super::verify::{keys, progress};
 use crate::cli::trusted::Trusted;
 use crate::log::Checkpoint;
 use crate::oversight::published::{self, Place, Publication, PublishedError, PublishedTree, Seen};
+use crate::trust::note::Verifier;
 
 /// How to know the log's key and what to compare it with.
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
-    /// The log's public key: name+hash+key. From the directory, never from the log itself
+    /// The log's public key: name+hash+key. From the directory, never from the log itself. Of a log that has changed its
+    /// key there may be several
     #[arg(long, value_name = "KEY")]
-    pub(super) vkey: Option<String>,
+    pub(super) vkey: Vec<String>,
     /// A witness policy (C2SP tlog-policy): its logs' keys are known, and its quorum must have cosigned
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -36,16 +38,17 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// The key, where nothing but a key will do.
-    pub(super) fn vkey(&self) -> anyhow::Result<&str> {
-        self.vkey.as_deref().context("whose log is it? --vkey with its key from the directory")
+    /// The keys, where nothing but keys will do.
+    pub(super) fn keys(&self) -> anyhow::Result<Vec<Verifier>> {
+        ensure!(!self.vkey.is_empty(), "whose log is it? --vkey with its key from the directory");
+        keys(&self.vkey)
     }
 }
 
 /// Opens a publication under its signed, and where a policy asks for it cosigned, checkpoint.
 pub(super) async fn open(
     place: &Place,
-    vkey: Option<&str>,
+    vkey: &[String],
     policy: Option<&Path>,
     roots: Option<&Path>,
 ) -> anyhow::Result<(Publication, Checkpoint, Trusted)> {
@@ -53,9 +56,7 @@ pub(super) async fn open(
     if let Some(policy) = policy {
         trusted.add_policy(policy)?;
     }
-    if let Some(vkey) = vkey {
-        trusted.keys.push(key(vkey)?);
-    }
+    trusted.keys.extend(keys(vkey)?);
     ensure!(!trusted.keys.is_empty(), "whose log is it? --vkey with its key from the directory, or --policy");
     let publication = Publication::new(place.clone(), roots)?;
     let note = publication.checkpoint().await?;
@@ -66,8 +67,8 @@ pub(super) async fn open(
 /// Everything that is published, or what has come since the checkpoint seen last.
 pub(super) async fn verify(place: &Place, flags: Flags) -> anyhow::Result<ExitCode> {
     let (publication, checkpoint, trusted) =
-        open(place, flags.vkey.as_deref(), flags.policy.as_deref(), flags.roots.as_deref()).await?;
-    let log = trusted.key_of(&checkpoint.origin)?.clone();
+        open(place, &flags.vkey, flags.policy.as_deref(), flags.roots.as_deref()).await?;
+    let log = trusted.keys_of(&checkpoint.origin)?;
     let kept = flags.state.as_deref().map(Seen::open).transpose()?;
     let seen = match (&kept, &flags.from) {
         (Some(kept), _) => kept.get(&log)?,
@@ -103,7 +104,7 @@ pub(super) async fn verify(place: &Place, flags: Flags) -> anyhow::Result<ExitCo
     }
     let seconds = started.elapsed().as_secs_f64();
     let since = if from > 0 { format!(", of them {checked} since the checkpoint seen before") } else { String::new() };
-    println!("verified: {} entries{since}, signed by {}", checkpoint.size, log.name());
+    println!("verified: {} entries{since}, signed by {}", checkpoint.size, checkpoint.origin);
     if checked > 0 {
         println!("{checked} entries in {seconds:.2} s, {:.0} a second", checked as f64 / seconds.max(1e-6));
     }

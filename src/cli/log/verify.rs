@@ -14,10 +14,9 @@ use crate::log::verify::verify_folder;
 use crate::trust::note::Verifier;
 
 /// Of a stopped node's folder: entries, every commit's root and signature, the head.
-pub(super) fn folder(folder: &Path, vkey: &str) -> anyhow::Result<ExitCode> {
-    let key = key(vkey)?;
-    let verified = verify_folder(folder, &key).map_err(explained)?;
-    println!("verified: {} entries in {} commits, signed by {}", verified.size, verified.commits, key.name());
+pub(super) fn folder(folder: &Path, keys: &[Verifier]) -> anyhow::Result<ExitCode> {
+    let verified = verify_folder(folder, keys).map_err(explained)?;
+    println!("verified: {} entries in {} commits, signed by {}", verified.size, verified.commits, origin(keys));
     if verified.first > 0 {
         println!("entries below {} were pruned: a signed checkpoint stands for them here", verified.first);
     }
@@ -28,10 +27,9 @@ pub(super) fn folder(folder: &Path, vkey: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// Of a node: its checkpoint's signature, and that all its entries give the signed root.
-pub(super) async fn node(source: &mut Source, vkey: &str) -> anyhow::Result<ExitCode> {
-    let key = key(vkey)?;
+pub(super) async fn node(source: &mut Source, keys: &[Verifier]) -> anyhow::Result<ExitCode> {
     let signed = source.checkpoint().await?;
-    let signed = Checkpoint::verify(&signed.note, &key)?;
+    let signed = Checkpoint::verify(&signed.note, keys)?;
     let progress = progress(signed.size);
     let mut edge = RightEdge::default();
     let mut entries = source.entries(0, false).await?;
@@ -53,12 +51,25 @@ pub(super) async fn node(source: &mut Source, vkey: &str) -> anyhow::Result<Exit
         // One checkpoint covers all: which of the entries it is, only an older checkpoint could say.
         bail!("entries 0 to {} are not those that were signed: root {computed}, signed {root}", signed.size - 1);
     }
-    println!("verified: {} entries, signed by {}", signed.size, key.name());
+    println!("verified: {} entries, signed by {}", signed.size, signed.origin);
     print!("{}", signed.note);
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn key(vkey: &str) -> anyhow::Result<Verifier> {
+fn origin(keys: &[Verifier]) -> &str {
+    keys.first().map_or("", Verifier::name)
+}
+
+/// Keys of one log: of different names they are a mistake.
+pub(super) fn keys(vkeys: &[String]) -> anyhow::Result<Vec<Verifier>> {
+    let keys = vkeys.iter().map(|vkey| key(vkey)).collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(other) = keys.iter().find(|key| key.name() != origin(&keys)) {
+        bail!("keys of two logs: {} and {}", origin(&keys), other.name());
+    }
+    Ok(keys)
+}
+
+fn key(vkey: &str) -> anyhow::Result<Verifier> {
     vkey.parse().with_context(|| format!("{vkey:?} is no verifier key (name+hash+key)"))
 }
 

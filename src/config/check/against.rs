@@ -15,11 +15,11 @@ use crate::trust::directory::Directory;
 use crate::trust::identity::{MemberId, SystemId};
 use crate::trust::note::Verifier;
 
-/// This node must be in the directory, with the log key that it has.
+/// This node must be in the directory, with a log key that it has: the others do not take what no listed key signed.
 pub(super) fn check_this_node(
     config: &NodeConfig,
     directory: &Directory,
-    log_key: Option<&Verifier>,
+    log_keys: &[Verifier],
     problems: &mut Vec<Problem>,
 ) {
     let Some(node) = directory.node(&config.node.member, &config.node.name) else {
@@ -28,13 +28,27 @@ pub(super) fn check_this_node(
         problems.push(config.problem(&[Step::Key("node"), Step::Key("name")], what, remedy));
         return;
     };
-    if let Some(log_key) = log_key
-        && *log_key != node.log_key
-    {
-        let what =
-            format!("its public key is {log_key}, and directory version {} has {}", directory.version, node.log_key);
+    let listed = node.log_keys();
+    let version = directory.version;
+    if !log_keys.is_empty() && !log_keys.iter().any(|key| listed.contains(key)) {
+        let [own, theirs] = [log_keys, &listed].map(|keys| keys.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let what = format!(
+            "its public key is {}, and directory version {version} has {}",
+            own.join(" and "),
+            theirs.join(" and ")
+        );
         let remedy = "use the key that belongs to the listed one, or have the council list this one";
         problems.push(config.problem(&[Step::Key("log"), Step::Key("key")], what, remedy));
+        return;
+    }
+    for (key, field) in log_keys.iter().zip(["key", "next_key"]).filter(|(key, _)| !listed.contains(key)) {
+        let what = format!("directory version {version} does not list {key}, by which the log signs too");
+        let remedy = match field {
+            "key" => "put the listed one, next_key's, in its place, once nobody goes by an older directory",
+            _ => "have the council list it (log_key, with the old one in more_log_keys)",
+        };
+        let problem = config.problem(&[Step::Key("log"), Step::Key(field)], what, remedy);
+        problems.push(problem.with(Severity::Notice));
     }
 }
 

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::LoadedBackend;
 use crate::config::document::{ConfigError, Problem, Severity, Step};
 use crate::config::{NodeConfig, PrivateKey, Token};
+use crate::log::Signers;
 use crate::oversight::witness::{Cosigners, CosignersError};
 use crate::trust::certificate::{Anchors, Usage};
 use crate::trust::directory::{Mirror, SourceOptions};
@@ -59,6 +60,9 @@ pub(super) fn check_addresses_and_data(config: &NodeConfig, problems: &mut Vec<P
     }
     if let Some(file) = config.log.key.file() {
         private(config, "log", "key", file, problems);
+    }
+    if let Some(file) = config.log.next_key.as_ref().and_then(PrivateKey::file) {
+        private(config, "log", "next_key", file, problems);
     }
     problems.extend(config.retention_problem());
     if config.log.refuse_free > config.log.warn_free {
@@ -152,12 +156,12 @@ fn read_credentials(config: &NodeConfig, previous: Option<&Credentials>) -> Resu
 }
 
 /// The witnesses' policy: whether it can be met, and whether it knows this log.
-pub(super) fn check_witness(config: &NodeConfig, log_key: Option<&Verifier>, problems: &mut Vec<Problem>) {
+pub(super) fn check_witness(config: &NodeConfig, log_keys: &[Verifier], problems: &mut Vec<Problem>) {
     let Some(witness) = &config.witness else { return };
     match Cosigners::from_config(witness) {
         Ok(cosigners) => {
             let logs = cosigners.policy().logs();
-            let ours = log_key.is_none_or(|key| logs.iter().any(|log| log.key == *key));
+            let ours = log_keys.is_empty() || logs.iter().any(|log| log_keys.contains(&log.key));
             if !logs.is_empty() && !ours {
                 let what = format!("{} lists other logs, and not this node's", witness.policy.display());
                 let remedy = "add a line: log, and the key that kopuro directory keygen printed for log.key";
@@ -175,14 +179,36 @@ pub(super) fn check_witness(config: &NodeConfig, log_key: Option<&Verifier>, pro
     }
 }
 
-/// The key that signs the log's checkpoints.
-pub(in crate::config) fn log_signer(config: &NodeConfig) -> Result<Signer, ConfigError> {
-    let remedy = "give the file that `kopuro directory keygen` wrote for this node's log";
-    let problem = |what: String| ConfigError::from(config.problem(&steps("log", "key"), what, remedy));
-    let path = match &config.log.key {
-        PrivateKey::File(path) => path,
-        PrivateKey::Pkcs11(token) => return log_signer_in_token(config, token),
+/// The key that signs the log's checkpoints, and the one that is to take its place where there is one. Keys in a token are those of
+/// `previous`, so that what a running node takes up does not hang on the token.
+pub(in crate::config) fn log_signers(config: &NodeConfig, previous: Option<&Signers>) -> Result<Signers, ConfigError> {
+    let first = match &config.log.key {
+        PrivateKey::File(path) => log_signer(config, "key", path)?,
+        PrivateKey::Pkcs11(token) => match previous.map(Signers::first) {
+            Some(previous) => previous.clone(),
+            None => log_signer_in_token(config, "key", token)?,
+        },
     };
+    let second = match &config.log.next_key {
+        None => return Ok(first.into()),
+        Some(PrivateKey::File(path)) if !path.try_exists().unwrap_or(true) => return Ok(first.into()),
+        Some(PrivateKey::File(path)) => log_signer(config, "next_key", path)?,
+        Some(PrivateKey::Pkcs11(token)) => match previous.and_then(Signers::second) {
+            Some(previous) => previous.clone(),
+            None => log_signer_in_token(config, "next_key", token)?,
+        },
+    };
+    if second.name() != first.name() {
+        let what = format!("has a key of {}, and the log is {}", second.name(), first.name());
+        let remedy = format!("make it with kopuro directory keygen --name {}", first.name());
+        return Err(config.problem(&steps("log", "next_key"), what, remedy).into());
+    }
+    Ok(Signers::new(first, Some(second)))
+}
+
+fn log_signer(config: &NodeConfig, field: &str, path: &Path) -> Result<Signer, ConfigError> {
+    let remedy = "give the file that `kopuro directory keygen` wrote for this node's log";
+    let problem = |what: String| ConfigError::from(config.problem(&steps("log", field), what, remedy));
     let text = std::fs::read_to_string(path)
         .map_err(|error| problem(format!("{} cannot be read: {error}", path.display())))?;
     let text = Zeroizing::new(text);
@@ -196,8 +222,8 @@ pub(in crate::config) fn log_signer(config: &NodeConfig) -> Result<Signer, Confi
     }
 }
 
-fn log_signer_in_token(config: &NodeConfig, token: &Token) -> Result<Signer, ConfigError> {
-    let problem = |what: String, remedy| ConfigError::from(config.problem(&steps("log", "key"), what, remedy));
+fn log_signer_in_token(config: &NodeConfig, field: &str, token: &Token) -> Result<Signer, ConfigError> {
+    let problem = |what: String, remedy| ConfigError::from(config.problem(&steps("log", field), what, remedy));
     let Some(origin) = &config.log.origin else {
         let remedy = "add log.origin, the name that the directory has in the log's key before its first +";
         return Err(problem("is in a token, which does not say which log's it is".into(), remedy));

@@ -17,17 +17,18 @@ use time::OffsetDateTime;
 
 use super::document::{ConfigError, Problem, Severity, Step};
 use super::grants::{read_grants, read_outbound};
-use super::{Endpoint, NodeConfig, PrivateKey, Protocol};
+use super::{Endpoint, NodeConfig, Protocol};
+use crate::log::Signers;
 use crate::policy::{Grant, Grants, Outbound};
 use crate::schema::Catalogue;
 use crate::trust::certificate::Anchors;
-use crate::trust::directory::{Directory, SignedDirectory, Source};
+use crate::trust::directory::{Directory, Node, SignedDirectory, Source};
 use crate::trust::expiry::Expiry;
 use crate::trust::identity::SystemId;
 use crate::trust::note::Verifier;
 use crate::trust::tls::Credentials;
 
-pub(super) use local::{log_signer, writable};
+pub(super) use local::{log_signers, writable};
 
 /// How long a start waits for the directory's mirrors.
 const FIRST_POLL: Duration = Duration::from_secs(30);
@@ -45,8 +46,10 @@ pub struct Loaded {
     pub certificate_until_unix: i64,
     /// What it lives by and when that ends.
     pub expiries: Arc<[Expiry]>,
-    /// The public half of the key that signs the log's checkpoints.
-    pub log_key: Verifier,
+    /// What the log signs by.
+    pub log_signers: Signers,
+    /// The keys that the directory has of this node's log.
+    pub listed_log_keys: Vec<Verifier>,
     /// The directory in force.
     pub directory: Arc<Directory>,
     /// Its services' types.
@@ -64,7 +67,7 @@ pub struct Loaded {
 }
 
 /// Where a back-end listens, and who vouches for it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoadedBackend {
     /// Its address.
     pub endpoint: Endpoint,
@@ -111,7 +114,7 @@ async fn open_and_inspect(
     source.map(|source| (source, loaded)).ok_or(ConfigError { problems: Vec::new() })
 }
 
-/// Checks again what a running node takes up: certificates, CRLs, this directory, descriptors, grants, outbound list.
+/// Checks again what a running node takes up: certificates, CRLs, this directory, descriptors, grants, outbound list, log keys.
 /// Grants that have not changed since `previous` keep their counts.
 pub fn recheck(
     config: &NodeConfig,
@@ -129,19 +132,17 @@ fn inspect(
 ) -> Result<Loaded, ConfigError> {
     let now = OffsetDateTime::now_utc();
     let own = local::read_tls(config, now, previous.map(|previous| &*previous.credentials), &mut problems);
-    let log_key = match (&config.log.key, previous) {
-        // The key does not change while the node runs, and its token need not be asked for each reload.
-        (PrivateKey::Pkcs11(_), Some(previous)) => Some(previous.log_key.clone()),
-        _ => log_signer(config).map_err(|error| problems.extend(error.problems)).ok().map(|signer| signer.verifier()),
-    };
-    local::check_witness(config, log_key.as_ref(), &mut problems);
+    let signers = log_signers(config, previous.map(|previous| &previous.log_signers));
+    let signers = signers.map_err(|error| problems.extend(error.problems)).ok();
+    let log_keys = signers.as_ref().map_or_else(Vec::new, Signers::verifiers);
+    local::check_witness(config, &log_keys, &mut problems);
     let grants = read_grants(&config.policy.grants, &config.node.member, &mut problems);
     let rules = read_outbound(&config.policy.outbound, &config.node.member, &mut problems);
 
     let mut catalogue = Catalogue::default();
     let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
-        against::check_this_node(config, directory, log_key.as_ref(), &mut problems);
+        against::check_this_node(config, directory, &log_keys, &mut problems);
         catalogue =
             against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
         let facts = against::Facts { directory, catalogue: &catalogue };
@@ -159,12 +160,14 @@ fn inspect(
 
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     let broken = problems.first().is_some_and(|worst| worst.severity == Severity::Error);
-    let (Some(own), Some(log_key), Some(directory), false) = (own, log_key, directory, broken) else {
+    let (Some(own), Some(log_signers), Some(directory), false) = (own, signers, directory, broken) else {
         return Err(ConfigError { problems });
     };
+    let this_node = directory.directory.node(&config.node.member, &config.node.name);
     Ok(Loaded {
         expiries: expiries::expiries(config, &own.credentials, &own.anchors, &directory.directory).into(),
-        log_key,
+        log_signers,
+        listed_log_keys: this_node.map_or_else(Vec::new, Node::log_keys),
         credentials: own.credentials,
         anchors: own.anchors,
         server_tls: own.server_tls,

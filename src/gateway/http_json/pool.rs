@@ -129,7 +129,7 @@ impl Pool {
         loop {
             let (mut sender, link) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             let ready = tokio::time::timeout(READY, sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) && !link.cut.is_cancelled() {
+            if matches!(ready, Ok(Ok(()))) && link.takes_calls() {
                 return Some((sender, link));
             }
         }
@@ -163,7 +163,7 @@ impl Pool {
     {
         let buffer = (self.limits.header_list as usize).max(SMALLEST_BUFFER);
         let (sender, driver) = Builder::new().max_buf_size(buffer).handshake(TokioIo::new(io)).await?;
-        let link = Arc::new(Link { destination: self.name.clone(), peer, cut: CancellationToken::new() });
+        let link = Arc::new(Link::new(self.name.clone(), peer, CancellationToken::new()));
         self.all.add(&link);
         let (cut, destination) = (link.cut.clone(), self.name.clone());
         tokio::spawn(async move {

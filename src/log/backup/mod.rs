@@ -152,8 +152,11 @@ impl BackupError {
     }
 }
 
-/// Whether a file of `peers/` is one that goes along: `<key id>.checkpoint`, `<key id>.evidence`.
+/// Whether a file of `peers/` is one that goes along: `<id>.checkpoint`, `<id>.evidence`; the id is of the peer's log's
+/// origin, or, of files made before, of its key.
 fn is_peers(name: &str) -> bool {
     let Some((id, kind)) = name.split_once('.') else { return false };
-    id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && matches!(kind, "checkpoint" | "evidence")
+    matches!(id.len(), 8 | 16)
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && matches!(kind, "checkpoint" | "evidence")
 }

@@ -79,18 +79,18 @@ impl Sink for Nobody {
     }
 }
 
-/// Reads a log's part to its end and compares all of it with what this key signed. Blocks.
-pub fn verify_log(input: impl Read, log: &Verifier) -> Result<Kept, BackupError> {
-    read_log(input, log, &mut Nobody)
+/// Reads a log's part to its end and compares all of it with what one of the log's keys signed. Blocks.
+pub fn verify_log(input: impl Read, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<Kept, BackupError> {
+    read_log(input, log.as_ref(), &mut Nobody)
 }
 
 /// Reads a shred keys' part to its end; how many entries it has the keys of. Blocks.
-pub fn verify_shred(input: impl Read, log: &Verifier) -> Result<u64, BackupError> {
-    read_shred(input, log, |_, _| Ok(())).map(|checkpoint| checkpoint.size)
+pub fn verify_shred(input: impl Read, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<u64, BackupError> {
+    read_shred(input, log.as_ref(), |_, _| Ok(())).map(|checkpoint| checkpoint.size)
 }
 
 /// Reads a log's part, and shows it.
-pub(super) fn read_log(input: impl Read, log: &Verifier, sink: &mut dyn Sink) -> Result<Kept, BackupError> {
+pub(super) fn read_log(input: impl Read, log: &[Verifier], sink: &mut dyn Sink) -> Result<Kept, BackupError> {
     let mut tar = tar::Archive::new(input);
     let mut members = Members::of(&mut tar, Part::Log)?;
     let (manifest, checkpoint) = members.begin(log)?;
@@ -121,7 +121,7 @@ pub(super) fn read_log(input: impl Read, log: &Verifier, sink: &mut dyn Sink) ->
 /// Reads a shred keys' part, and shows its files in order.
 pub(super) fn read_shred(
     input: impl Read,
-    log: &Verifier,
+    log: &[Verifier],
     mut show: impl FnMut(u64, KeyFile) -> Result<(), BackupError>,
 ) -> Result<Checkpoint, BackupError> {
     let mut tar = tar::Archive::new(input);
@@ -170,7 +170,7 @@ impl<'a, R: Read> Members<'a, R> {
     }
 
     /// The manifest and the checkpoint, which has been verified.
-    fn begin(&mut self, log: &Verifier) -> Result<(Manifest, Checkpoint), BackupError> {
+    fn begin(&mut self, log: &[Verifier]) -> Result<(Manifest, Checkpoint), BackupError> {
         let wanted = match self.part {
             Part::Log => "log's",
             Part::Shred => "shred keys'",
@@ -238,7 +238,7 @@ struct LogReader<'a> {
     ends: VecDeque<(u64, String)>,
     next_halves: u64,
     kept: Kept,
-    log: &'a Verifier,
+    log: &'a [Verifier],
     sink: &'a mut dyn Sink,
 }
 

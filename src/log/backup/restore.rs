@@ -48,7 +48,7 @@ pub struct Restoring {
     place: PathBuf,
     folder: TempDir,
     store: SledStore,
-    log: Verifier,
+    log: Vec<Verifier>,
     kept: Kept,
     /// The latest checkpoint: the backup's, or that of the published tail.
     checkpoint: Checkpoint,
@@ -69,7 +69,12 @@ pub struct Restored {
 
 impl Restoring {
     /// Reads a backup's log part into a folder beside `place`, where nothing may be yet.
-    pub fn begin(place: &Path, log: &Verifier, log_part: impl Read) -> Result<Self, BackupError> {
+    pub fn begin(
+        place: &Path,
+        log: &(impl AsRef<[Verifier]> + ?Sized),
+        log_part: impl Read,
+    ) -> Result<Self, BackupError> {
+        let log = log.as_ref().to_vec();
         if std::fs::read_dir(place).is_ok_and(|mut there| there.next().is_some()) {
             return Err(BackupError::NotEmpty(place.into()));
         }
@@ -81,13 +86,13 @@ impl Restoring {
         let folder = folder.map_err(LogError::io(parent))?;
         let store = SledStore::open(folder.path())?;
         let mut filling = Filling { store: &store, folder: folder.path(), bytes: 0 };
-        let kept = read::read_log(log_part, log, &mut filling)?;
+        let kept = read::read_log(log_part, &log, &mut filling)?;
         store.sync()?;
         if let Some(check) = sealing_check(&kept.manifest)? {
             store.set_sealing_check(&check)?;
         }
         let checkpoint = kept.checkpoint.clone();
-        Ok(Self { place, folder, store, log: log.clone(), kept, checkpoint, lost: 0 })
+        Ok(Self { place, folder, store, log, kept, checkpoint, lost: 0 })
     }
 
     /// What the backup holds.
@@ -123,8 +128,7 @@ impl Restoring {
     ) -> Result<(), E> {
         let failed = |error: LogError| E::from(BackupError::Log(error));
         checkpoint.verify_signature(&self.log).map_err(failed)?;
-        let note =
-            crate::trust::note::Note::parse(&checkpoint.note).map(|note| note.only_of(std::slice::from_ref(&self.log)));
+        let note = crate::trust::note::Note::parse(&checkpoint.note).map(|note| note.only_of(&self.log));
         let note = note.map_err(|_| failed(LogError::Checkpoint("it is no signed note")))?.to_string();
         let first = self.kept.edge.size();
         let mut edge = self.kept.edge.clone();
@@ -224,7 +228,7 @@ impl Restoring {
         let seal = match sealing_key {
             None => None,
             Some(source) => {
-                let seal = Seal::new(&source.read(self.log.name(), false)?);
+                let seal = Seal::new(&source.read(&self.checkpoint.origin, false)?);
                 match self.store.sealing_check()? {
                     Some(check) if check != seal.check() => return Err(LogError::OtherSealingKey.into()),
                     _ => Some(seal),
@@ -234,7 +238,14 @@ impl Restoring {
         let opened = self.check_halves(seal.as_ref())?;
         marker.write(self.folder.path())?;
         self.store.settle(&self.checkpoint)?;
-        recovery::agree(&self.store, &self.log, &self.folder.path().join("head"), false, |_, _| {})?;
+        recovery::agree(
+            &self.store,
+            &self.checkpoint.origin,
+            &self.log,
+            &self.folder.path().join("head"),
+            false,
+            |_, _| {},
+        )?;
         let Self { place, folder, store, checkpoint, lost, .. } = self;
         drop(store);
         sync_all(folder.path())?;
@@ -316,9 +327,11 @@ fn sealing_check(manifest: &Manifest) -> Result<Option<[u8; 32]>, BackupError> {
 }
 
 /// The head of what is left of an earlier data folder.
-pub fn head_of(folder: &Path, log: &Verifier) -> Result<Option<Checkpoint>, LogError> {
+pub fn head_of(folder: &Path, log: &[Verifier]) -> Result<Option<Checkpoint>, LogError> {
     match Head::read(folder)? {
-        Found::Checkpoint(head) if head.origin == log.name() => head.verify_signature(log).map(|()| Some(head)),
+        Found::Checkpoint(head) if log.iter().any(|key| head.origin == key.name()) => {
+            head.verify_signature(log).map(|()| Some(head))
+        }
         _ => Ok(None),
     }
 }

@@ -45,10 +45,17 @@ use state::State;
 /// A log's key, and whose log it is.
 #[derive(Clone, Debug)]
 pub struct KnownLog {
-    /// Verifies its checkpoints; the key's name is its origin.
-    pub key: Verifier,
+    /// Verify its checkpoints; a log that has changed its key has several. Their name is its origin.
+    pub keys: Vec<Verifier>,
     /// The member whose node writes it; where nobody has said, the log's own entries do.
     pub member: Option<MemberId>,
+}
+
+impl KnownLog {
+    /// The log's name, which is that of its keys.
+    pub fn origin(&self) -> &str {
+        self.keys.first().map_or("", Verifier::name)
+    }
 }
 
 /// What a monitor follows, and by what rules.
@@ -94,9 +101,6 @@ pub enum MonitorError {
     /// A place cannot be read from at all.
     #[error(transparent)]
     Place(#[from] PublishedError),
-    /// Two keys are known for one origin.
-    #[error("two different keys are known for the log {0}")]
-    TwoKeys(String),
 }
 
 impl MonitorError {
@@ -130,12 +134,6 @@ pub struct Monitor {
 impl Monitor {
     /// Goes on from the state in the folder, or begins.
     pub fn open(options: MonitorOptions) -> Result<Self, MonitorError> {
-        for (at, known) in options.known.iter().enumerate() {
-            let twice = |other: &KnownLog| other.key.name() == known.key.name() && other.key != known.key;
-            if options.known[..at].iter().any(twice) {
-                return Err(MonitorError::TwoKeys(known.key.name().into()));
-            }
-        }
         let folder = &options.state;
         std::fs::create_dir_all(folder).map_err(|error| MonitorError::state(folder, error))?;
         let lock = state::lock(folder)?;

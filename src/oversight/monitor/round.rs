@@ -117,9 +117,9 @@ impl Monitor {
     fn recognise(&mut self, at: usize, note: &str) -> Result<Checkpoint, PublishedError> {
         let bad = |what| PublishedError::Checkpoint(crate::log::LogError::Checkpoint(what));
         let origin = Checkpoint::parse(note)?.origin;
-        let known = self.options.known.iter().find(|known| known.key.name() == origin);
+        let known = self.options.known.iter().find(|known| known.origin() == origin);
         let known = known.ok_or_else(|| bad("no key is known of the log that it names"))?;
-        let checkpoint = Checkpoint::verify(note, &known.key)?;
+        let checkpoint = Checkpoint::verify(note, &known.keys)?;
         let member = known.member.as_ref().map(|member| member.as_str().to_owned());
         if let Some(quorum) = &self.options.quorum {
             let note = Note::parse(note).map_err(|_| bad("it is no signed note"))?;
@@ -200,7 +200,7 @@ impl Monitor {
         log.read = batch.next;
         log.time_ms = log.time_ms.max(batch.time_ms);
         if let Some(checkpoint) = batch.peer_checkpoint.as_deref().and_then(|note| Checkpoint::parse(note).ok()) {
-            let followed = self.options.known.iter().any(|known| known.key.name() == checkpoint.origin);
+            let followed = self.options.known.iter().any(|known| known.origin() == checkpoint.origin);
             let newer = self.entangled.get(&checkpoint.origin).is_none_or(|other| other.size < checkpoint.size);
             if followed && newer {
                 self.entangled.insert(checkpoint.origin.clone(), checkpoint);
@@ -221,8 +221,8 @@ impl Monitor {
             };
             let carried = carried.clone();
             self.entangled.remove(origin);
-            let known = self.options.known.iter().find(|known| known.key.name() == *origin);
-            if known.is_none_or(|known| carried.verify_signature(&known.key).is_err()) {
+            let known = self.options.known.iter().find(|known| known.origin() == *origin);
+            if known.is_none_or(|known| carried.verify_signature(&known.keys).is_err()) {
                 // Nobody's evidence: whoever carried it may have made it up.
                 continue;
             }

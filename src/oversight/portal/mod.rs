@@ -17,6 +17,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::publish::Served;
+use crate::trust::note::Verifier;
 
 /// The first page.
 pub const INDEX: &str = "index.html";
@@ -44,6 +45,18 @@ pub struct Sources {
     pub policy: Option<String>,
     /// Where the monitor's report is, as a URL or relative to the portal; none where there is no monitor.
     pub monitor: Option<String>,
+}
+
+impl Sources {
+    /// The same, with a log's new key in the place of the one that it had.
+    pub fn with_key(&self, key: &Verifier) -> Self {
+        let mut renewed = self.clone();
+        let is_its = |vkey: &str| vkey.parse::<Verifier>().is_ok_and(|old| old.name() == key.name());
+        for log in renewed.logs.iter_mut().filter(|log| is_its(&log.vkey)) {
+            log.vkey = key.to_string();
+        }
+        renewed
+    }
 }
 
 /// A published log.

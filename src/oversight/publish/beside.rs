@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{PublishOptions, Served, Store, StoreError};
+use crate::log::Log;
 use crate::oversight::portal::{self, Site};
 use crate::policy::grant::{Allowed, Grant, Methods, Publication, UnknownFields};
 use crate::schema::{Catalogue, Offer};
-use crate::trust::note::Verifier;
 
 /// How others may read the entries.
 const ENTRY_PROTO: &str = include_str!("../../../proto/kopuro/log/v1/entry.proto");
@@ -37,7 +37,7 @@ pub(super) struct Beside {
 
 impl Beside {
     /// Reads what is in force.
-    pub(super) async fn now(options: &PublishOptions, key: &Verifier) -> Self {
+    pub(super) async fn now(options: &PublishOptions, log: &Log) -> Self {
         let grants = match (options.grants)() {
             Some((grants, catalogue)) => {
                 grants_json(grants.iter().map(|grant| grant_json(grant, &catalogue)).collect())
@@ -49,7 +49,9 @@ impl Beside {
             0..=MOST_DIRECTORY => tokio::fs::read(&options.directory).await.ok().map(Bytes::from),
             _ => None,
         };
-        Self { grants: grants.into(), directory, vkey: format!("{key}\n").into() }
+        let keys = log.keys();
+        let vkey = keys.signing().first().map(|key| format!("{key}\n")).unwrap_or_default();
+        Self { grants: grants.into(), directory, vkey: vkey.into() }
     }
 
     /// Name, content, and how it is served.

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -56,7 +56,6 @@ use crate::oversight::portal;
 use crate::policy::Grants;
 use crate::schema::Catalogue;
 use crate::telemetry;
-use crate::trust::note::Verifier;
 
 use beside::Beside;
 use publisher::Publisher;
@@ -176,7 +175,6 @@ impl PublishError {
 /// What the publication's tasks share.
 struct Shared {
     log: Log,
-    key: Verifier,
     options: PublishOptions,
     /// The store, or the folder that has open data where there is no store.
     files: Store,
@@ -189,7 +187,7 @@ struct Shared {
     summed: AtomicU64,
     beside: ArcSwap<Beside>,
     /// The portal's pages.
-    site: Option<Arc<portal::Site>>,
+    site: ArcSwapOption<portal::Site>,
     health: telemetry::Health,
 }
 
@@ -218,22 +216,18 @@ pub struct Publication {
 impl Publication {
     /// Compares what is published with the log, and begins to publish. A store out of reach is no error: it is tried again.
     /// What contradicts the log is one.
-    pub async fn start(
-        log: Log,
-        key: Verifier,
-        options: PublishOptions,
-        health: telemetry::Health,
-    ) -> Result<Self, PublishError> {
+    pub async fn start(log: Log, options: PublishOptions, health: telemetry::Health) -> Result<Self, PublishError> {
         let files = match &options.store {
             Some(store) => store.clone(),
             None => Store::open(&options.folder.join("publication").to_string_lossy())?,
         };
-        let beside = Beside::now(&options, &key).await;
+        let beside = Beside::now(&options, &log).await;
         let (published, beside) = (watch::Sender::new(None), ArcSwap::from_pointee(beside));
         let (settled, in_days, summed) = (watch::Sender::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let site = options.portal.as_ref().map(|portal| Arc::new(portal::Site::new(portal)));
+        let site = ArcSwapOption::new(site);
         let shared =
-            Arc::new(Shared { log, key, options, files, published, settled, in_days, summed, beside, site, health });
+            Arc::new(Shared { log, options, files, published, settled, in_days, summed, beside, site, health });
         let mut publisher = Publisher::new(shared.clone());
         publisher.begin().await?;
 

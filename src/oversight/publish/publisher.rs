@@ -22,8 +22,10 @@ use crate::log::entry::Entry;
 use crate::log::tile::{Kind, Tile};
 use crate::log::tree::{TILE_LEAVES, TILE_LEVELS};
 use crate::log::{Checkpoint, LogError};
+use crate::oversight::portal;
 use crate::telemetry::{Status, metrics as names};
 use crate::trust::file::{self, Access, Existing};
+use crate::trust::note::Verifier;
 
 /// How long a start waits for the store to show what it has.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -67,8 +69,8 @@ pub(super) struct Publisher {
     /// Full tiles whose partial ones are to go, and when.
     outgrown: VecDeque<(Instant, Tile)>,
     summaries: Summaries,
-    /// Whether the portal's pages are in the store.
-    portal: bool,
+    /// The log's key in the portal's pages, once they are in the store.
+    portal: Option<Verifier>,
     failures: u32,
 }
 
@@ -76,7 +78,7 @@ impl Publisher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             summaries: Summaries::new(shared.clone()),
-            portal: false,
+            portal: None,
             shared,
             stands: None,
             written: 0,
@@ -161,7 +163,11 @@ impl Publisher {
     async fn turn(&mut self, last: bool) -> Result<(), PublishError> {
         let checkpoint = self.shared.log.checkpoint();
         let has_news = match &self.stands {
-            Some(Some(stands)) => stands.size < checkpoint.size,
+            // Of the same entries there may be a new one, signed by a key that the log has had since.
+            Some(Some(stands)) => {
+                let keys = self.shared.log.keys();
+                stands.size < checkpoint.size || !stands.is_signed_as_well_as(&checkpoint, keys.signing())
+            }
             _ => true,
         };
         if has_news {
@@ -213,7 +219,7 @@ impl Publisher {
                     found,
                     "publish.store does not have what was published: it is published again"
                 );
-                (self.beside, self.portal) = (None, false);
+                (self.beside, self.portal) = (None, None);
                 self.summaries.lost();
             }
             None => {}
@@ -254,8 +260,8 @@ impl Publisher {
     }
 
     async fn compare(&self, note: Bytes, place: Place) -> Result<Checkpoint, PublishError> {
-        let (log, key) = (self.shared.log.clone(), self.shared.key.clone());
-        Ok(tokio::task::spawn_blocking(move || standing::compare(&log, &key, &note, place)).await??)
+        let log = self.shared.log.clone();
+        Ok(tokio::task::spawn_blocking(move || standing::compare(&log, &note, place)).await??)
     }
 
     /// Step 2.
@@ -325,7 +331,8 @@ impl Publisher {
         let failed = |reason: String| PublishError::Cosign { size: checkpoint.size, reason };
         let note = tokio::time::timeout(COSIGN_LIMIT, cosign(Arc::clone(checkpoint))).await;
         let note = note.map_err(|_| failed(format!("no answer within {COSIGN_LIMIT:?}")))?.map_err(failed)?;
-        let cosigned = Checkpoint::verify(&note, &self.shared.key).map_err(|error| failed(error.to_string()))?;
+        let cosigned =
+            Checkpoint::verify(&note, self.shared.log.keys().all()).map_err(|error| failed(error.to_string()))?;
         if note.len() > MOST_CHECKPOINT || (cosigned.size, cosigned.root) != (checkpoint.size, checkpoint.root) {
             return Err(failed("what came back is another checkpoint".into()));
         }
@@ -355,7 +362,7 @@ impl Publisher {
     }
 
     async fn put_beside(&mut self) -> Result<(), PublishError> {
-        let now = Beside::now(&self.shared.options, &self.shared.key).await;
+        let now = Beside::now(&self.shared.options, &self.shared.log).await;
         if self.shared.beside.load().as_ref() != &now {
             self.shared.beside.store(Arc::new(now));
         }
@@ -371,13 +378,19 @@ impl Publisher {
         Ok(())
     }
 
-    /// The portal's pages do not change while the node runs, and are written where the store has others.
+    /// The portal's pages change, while the node runs, with the log's key alone. They are written where the store has others.
     async fn put_portal(&mut self) -> Result<(), PublishError> {
-        let (Some(store), Some(site), false) = (&self.shared.options.store, &self.shared.site, self.portal) else {
+        let keys = self.shared.log.keys();
+        let (Some(sources), Some(key)) = (&self.shared.options.portal, keys.signing().first()) else { return Ok(()) };
+        if self.portal.as_ref() == Some(key) {
             return Ok(());
-        };
-        beside::put_portal(store, site).await?;
-        self.portal = true;
+        }
+        let site = Arc::new(portal::Site::new(&sources.with_key(key)));
+        self.shared.site.store(Some(site.clone()));
+        if let Some(store) = &self.shared.options.store {
+            beside::put_portal(store, &site).await?;
+        }
+        self.portal = Some(key.clone());
         Ok(())
     }
 

@@ -220,7 +220,7 @@ async fn beside(State(source): State<Source>, Path(file): Path<String>, headers:
 }
 
 async fn to_portal(State(source): State<Source>) -> Response {
-    match source.shared.site {
+    match *source.shared.site.load() {
         Some(_) => Redirect::temporary("portal/").into_response(),
         None => not_found(),
     }
@@ -231,8 +231,8 @@ async fn portal_index(source: State<Source>, headers: HeaderMap) -> Response {
 }
 
 async fn portal_file(State(source): State<Source>, Path(path): Path<String>, headers: HeaderMap) -> Response {
-    let site = source.shared.site.as_ref();
-    let Some((site, (_, bytes, served))) = site.and_then(|site| Some((site, site.file(&path)?))) else {
+    let site = source.shared.site.load_full();
+    let Some((site, (_, bytes, served))) = site.as_ref().and_then(|site| Some((site, site.file(&path)?))) else {
         return not_found();
     };
     let mut response = whole(bytes, served, &headers, served.content_type != portal::ICON.content_type);

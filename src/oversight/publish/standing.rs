@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::log::tree::Hash;
 use crate::log::{Checkpoint, Log, LogError};
-use crate::trust::note::Verifier;
 
 /// The log's key has signed what the log does not hold: the log is an older copy, or another history. Nothing is
 /// published over it.
@@ -72,10 +71,10 @@ pub enum StandingError {
 }
 
 /// Reads a published checkpoint and compares it with the log. Blocks shortly.
-pub(super) fn compare(log: &Log, key: &Verifier, note: &[u8], place: Place) -> Result<Checkpoint, StandingError> {
+pub(super) fn compare(log: &Log, note: &[u8], place: Place) -> Result<Checkpoint, StandingError> {
     let foreign = |reason: String| StandingError::Foreign { place, reason };
     let note = std::str::from_utf8(note).map_err(|error| foreign(error.to_string()))?;
-    let published = Checkpoint::verify(note, key).map_err(|error| foreign(error.to_string()))?;
+    let published = Checkpoint::verify(note, log.keys().all()).map_err(|error| foreign(error.to_string()))?;
     let stored = log.checkpoint().size;
     if published.size > stored {
         return Err(Contradiction::Beyond { place, published: published.size, stored }.into());

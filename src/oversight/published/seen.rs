@@ -23,8 +23,8 @@ impl Seen {
     }
 
     /// The checkpoint kept of this log, its signature verified anew; none where there is none yet.
-    pub fn get(&self, log: &Verifier) -> Result<Option<Checkpoint>, PublishedError> {
-        let path = self.path(log.name(), "checkpoint");
+    pub fn get(&self, log: &(impl AsRef<[Verifier]> + ?Sized)) -> Result<Option<Checkpoint>, PublishedError> {
+        let path = self.path(log.as_ref().first().map_or("", Verifier::name), "checkpoint");
         match std::fs::read_to_string(&path) {
             Ok(note) => Checkpoint::verify(&note, log).map(Some).map_err(|error| failed(&path, error)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

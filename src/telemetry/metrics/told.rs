@@ -88,6 +88,7 @@ pub const ALL: &[Told] = &[
     told(PEER_CONTRADICTIONS, G, Always, "Peers refused since their logs contradict themselves"),
     told(PEER_MISBEHAVIOUR, C, Happened, "Messages of a peer refused since it did not prove what it has to, by reason"),
     told("kopuro_log_entries", G, Always, "Entries in the log"),
+    told("kopuro_log_signing_keys", G, Always, "Keys that sign the log: 2 while its key is changed"),
     told("kopuro_log_first_entry", G, Always, "The first entry still kept: those before were pruned"),
     told("kopuro_log_bytes", G, Always, "Bytes of the entries that are kept, without their private halves"),
     told(

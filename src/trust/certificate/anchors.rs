@@ -7,6 +7,7 @@ use rustls::DistinguishedName;
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use sha2::{Digest, Sha256};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder,
     UnknownStatusPolicy, VerifiedPath,
@@ -29,6 +30,8 @@ pub struct Anchors {
     crls: Vec<CertRevocationList<'static>>,
     crl_facts: Vec<Crl>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// SHA-256 of each root and CRL that was added: by which two are told apart.
+    made_of: Vec<[u8; 32]>,
 }
 
 /// What an operator wants to know of a root.
@@ -59,6 +62,13 @@ pub struct Crl {
     pub next_update_unix: i64,
     /// How many certificates it revokes.
     pub revoked: usize,
+}
+
+/// Made of the same roots and CRLs, in the same order.
+impl PartialEq for Anchors {
+    fn eq(&self, other: &Self) -> bool {
+        self.made_of == other.made_of
+    }
 }
 
 impl Anchors {
@@ -157,6 +167,7 @@ impl Anchors {
             crls: Vec::new(),
             crl_facts: Vec::new(),
             algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+            made_of: Vec::new(),
         }
     }
 
@@ -180,6 +191,7 @@ impl Anchors {
             not_after_unix: parsed.validity().not_after.timestamp(),
         });
         self.roots.push(anchor);
+        self.made_of.push(Sha256::digest(certificate).into());
         Ok(())
     }
 
@@ -194,6 +206,7 @@ impl Anchors {
             return Err(CertificateError::BadCrl("it covers only part of its CA's certificates".into()));
         }
         let facts = Crl { file: file.cloned(), ..Crl::of(der)? };
+        self.made_of.push(Sha256::digest(der).into());
         let same_issuer = self.crls.iter().position(|other| other.issuer() == crl.issuer());
         match same_issuer {
             Some(position) if facts.number > self.crl_facts[position].number => {

@@ -19,6 +19,7 @@ pub(super) enum List {
     Council,
     Members,
     Nodes,
+    LogKeys,
     Systems,
     Services,
     Auditors,
@@ -50,6 +51,7 @@ impl List {
             Self::Council => "council key",
             Self::Members => "member",
             Self::Nodes => "node",
+            Self::LogKeys => "log key",
             Self::Systems => "system",
             Self::Services => "service",
             Self::Auditors => "auditor",
@@ -151,6 +153,20 @@ fn check_nodes(directory: &Directory, members: &HashSet<&MemberId>) -> Checked {
         }
         if node.log_key.is_cosigner() {
             wrong("log_key", format!("{} is a witness's key, not a log's", node.log_key))?;
+        }
+    }
+    // As they follow each other in the text: node by node.
+    let more = directory.nodes.iter().flat_map(|node| node.more_log_keys.iter().map(move |key| (node, key)));
+    for (index, (node, key)) in more.enumerate() {
+        let wrong = |reason| at(List::LogKeys, index, "more_log_keys", reason);
+        if key.name() != node.log_key.name() {
+            wrong(format!("{key} is not named for the log, {}", node.log_key.name()))?;
+        }
+        if key.is_cosigner() {
+            wrong(format!("{key} is a witness's key, not a log's"))?;
+        }
+        if !keys.insert(key.key_bytes()) {
+            wrong(format!("{key} is listed twice"))?;
         }
     }
     Ok(())

@@ -81,12 +81,19 @@ pub struct Node {
     pub endpoint: String,
     /// Verifies its log's checkpoints; the key's name is the log's origin.
     pub log_key: Verifier,
+    /// Other keys that its log signs by, or has signed by, sorted: while the key is changed, and of what was signed before.
+    pub more_log_keys: Vec<Verifier>,
 }
 
 impl Node {
     /// What its certificate must say.
     pub fn identity(&self) -> Identity {
         Identity::Node { member: self.member.clone(), name: self.name.as_str().into() }
+    }
+
+    /// Every key of its log. A checkpoint is the log's if one of them signed it.
+    pub fn log_keys(&self) -> Vec<Verifier> {
+        std::iter::once(&self.log_key).chain(&self.more_log_keys).cloned().collect()
     }
 }
 
@@ -166,6 +173,7 @@ impl Directory {
         self.council.sort_by_cached_key(ToString::to_string);
         self.members.sort_by(|a, b| a.id.cmp(&b.id));
         self.nodes.sort_by(|a, b| (&a.member, &a.name).cmp(&(&b.member, &b.name)));
+        self.nodes.iter_mut().for_each(|node| node.more_log_keys.sort_by_cached_key(ToString::to_string));
         self.systems.sort_by(|a, b| a.id.cmp(&b.id));
         self.services.sort_by(|a, b| (&a.name, &a.provider).cmp(&(&b.name, &b.provider)));
         self.auditors.sort_by_cached_key(|auditor| auditor.identity.to_string());

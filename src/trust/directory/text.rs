@@ -11,6 +11,7 @@
 //! council audit-chamber+5f1a3c0e+AT…                                                   one per key
 //! member KG/GOV/70000005 "Жарандык…" "ЗАГС…" "Civil Registry…"                         ky, ru, en
 //! node KG/GOV/70000005 main gw.civil.kg:7444 gw.civil.kg/log+0a1b2c3d+AU…              member, name, endpoint, log key
+//! log-key KG/GOV/70000005 main gw.civil.kg/log+5e6f7081+AW…                            member, name of a node, another key of its log
 //! system KG/GOV/70000005/civil-registry
 //! service kg.civil.v1.CivilRegistry KG/GOV/70000005/civil-registry 6f0b…               name, provider, descriptor set
 //! auditor KG/NGO/10000003/_auditor/board
@@ -20,7 +21,7 @@
 //! - The lines come in this order. The first five stand once; of the others there are any number (of `council` one at
 //!   least), and the lines of one kind are sorted by their bytes.
 //! - Numbers are decimal without leading zeros. The expiry is UTC, in whole seconds, with `Z`.
-//! - A key is a C2SP vkey. A node's log key is named for the log's origin.
+//! - A key is a C2SP vkey. A node's log key is named for the log's origin, and so are the other keys of its log.
 //! - A name, a law and a text are quoted; in it `"` is written `\"` and `\` is written `\\`, and nothing else is escaped. No control characters.
 //! - A descriptor set is the SHA-256, in lower-case hex, of an encoded `google.protobuf.FileDescriptorSet`, which is
 //!   published beside the directory as `<hex>.binpb`.
@@ -62,8 +63,13 @@ pub(super) fn print(directory: &Directory) -> String {
     for Member { id, name_ky, name_ru, name_en } in &directory.members {
         line(format_args!("member {id} {} {} {}", quote(name_ky), quote(name_ru), quote(name_en)));
     }
-    for Node { member, name, endpoint, log_key } in &directory.nodes {
+    for Node { member, name, endpoint, log_key, .. } in &directory.nodes {
         line(format_args!("node {member} {name} {endpoint} {log_key}"));
+    }
+    for node in &directory.nodes {
+        for key in &node.more_log_keys {
+            line(format_args!("log-key {} {} {key}", node.member, node.name));
+        }
     }
     for System { id } in &directory.systems {
         line(format_args!("system {id}"));
@@ -158,7 +164,14 @@ fn parse_item(line: &str, directory: &mut Directory) -> Result<(), String> {
             let [member, name, endpoint, log_key] = fields(rest, "node MEMBER NAME ENDPOINT LOG-KEY")?;
             let (name, endpoint) = (name.into(), endpoint.into());
             let (member, log_key) = (field("member", member)?, field("log key", log_key)?);
-            directory.nodes.push(Node { member, name, endpoint, log_key });
+            directory.nodes.push(Node { member, name, endpoint, log_key, more_log_keys: Vec::new() });
+        }
+        "log-key" => {
+            let [member, name, key] = fields(rest, "log-key MEMBER NAME LOG-KEY")?;
+            let member = field("member", member)?;
+            let node = directory.nodes.iter_mut().find(|node| node.member == member && node.name == name);
+            let node = node.ok_or_else(|| format!("{member} has no node {name} above"))?;
+            node.more_log_keys.push(field("log key", key)?);
         }
         "system" => directory.systems.push(System { id: field("system", rest)? }),
         "service" => {
@@ -184,6 +197,7 @@ fn locate(problem: &Problem, directory: &Directory) -> DirectoryError {
         (List::Council, directory.council.len()),
         (List::Members, directory.members.len()),
         (List::Nodes, directory.nodes.len()),
+        (List::LogKeys, directory.nodes.iter().map(|node| node.more_log_keys.len()).sum()),
         (List::Systems, directory.systems.len()),
         (List::Services, directory.services.len()),
         (List::Auditors, directory.auditors.len()),

@@ -18,6 +18,7 @@
 //! name = "main"
 //! endpoint = "gw.civil.kg:7444"
 //! log_key = "gw.civil.kg/log+0a1b2c3d+AU…"
+//! more_log_keys = ["gw.civil.kg/log+5e6f7081+AW…"]     # others that it signs or has signed by; may be left out
 //!
 //! [[systems]]
 //! id = "KG/GOV/70000005/civil-registry"
@@ -38,7 +39,7 @@
 //! en = "To verify what is known of a taxpayer"
 //! ```
 //!
-//! In any order; every field is needed, and one that is not known is an error.
+//! In any order; every other field is needed, and one that is not known is an error.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -94,6 +95,8 @@ struct RawNode {
     name: Text,
     endpoint: Text,
     log_key: Text,
+    #[serde(default)]
+    more_log_keys: Vec<Text>,
 }
 
 #[derive(Deserialize)]
@@ -154,30 +157,34 @@ pub(super) fn print(directory: &Directory) -> String {
         directory.threshold,
         council.concat()
     );
-    let mut table = |name: &str, fields: &[(&str, &dyn Display)]| {
-        out += &format!("\n[[{name}]]\n");
+    let table = |out: &mut String, name: &str, fields: &[(&str, &dyn Display)]| {
+        *out += &format!("\n[[{name}]]\n");
         for (field, value) in fields {
-            out += &format!("{field} = {}\n", quoted(value));
+            *out += &format!("{field} = {}\n", quoted(value));
         }
     };
     for Member { id, name_ky, name_ru, name_en } in &directory.members {
-        table("members", &[("id", id), ("ky", name_ky), ("ru", name_ru), ("en", name_en)]);
+        table(&mut out, "members", &[("id", id), ("ky", name_ky), ("ru", name_ru), ("en", name_en)]);
     }
-    for Node { member, name, endpoint, log_key } in &directory.nodes {
-        table("nodes", &[("member", member), ("name", name), ("endpoint", endpoint), ("log_key", log_key)]);
+    for Node { member, name, endpoint, log_key, more_log_keys } in &directory.nodes {
+        table(&mut out, "nodes", &[("member", member), ("name", name), ("endpoint", endpoint), ("log_key", log_key)]);
+        if !more_log_keys.is_empty() {
+            let keys: Vec<String> = more_log_keys.iter().map(|key| quoted(key)).collect();
+            out += &format!("more_log_keys = [{}]\n", keys.join(", "));
+        }
     }
     for System { id } in &directory.systems {
-        table("systems", &[("id", id)]);
+        table(&mut out, "systems", &[("id", id)]);
     }
     for Service { name, provider, descriptors } in &directory.services {
         let digest = hex::encode(descriptors);
-        table("services", &[("name", name), ("provider", provider), ("descriptors", &digest)]);
+        table(&mut out, "services", &[("name", name), ("provider", provider), ("descriptors", &digest)]);
     }
     for Auditor { identity } in &directory.auditors {
-        table("auditors", &[("identity", identity)]);
+        table(&mut out, "auditors", &[("identity", identity)]);
     }
     for Purpose { code, law, ky, ru, en } in &directory.purposes {
-        table("purposes", &[("code", code), ("law", law), ("ky", ky), ("ru", ru), ("en", en)]);
+        table(&mut out, "purposes", &[("code", code), ("law", law), ("ky", ky), ("ru", ru), ("en", en)]);
     }
     out
 }
@@ -209,12 +216,13 @@ impl RawDirectory {
                 Ok(Member { id: value(source, id, "id")?, name_ky, name_ru, name_en })
             })?,
             nodes: all(&self.nodes, |node| {
-                let RawNode { member, name, endpoint, log_key } = node.get_ref();
+                let RawNode { member, name, endpoint, log_key, more_log_keys } = node.get_ref();
                 Ok(Node {
                     member: value(source, member, "member")?,
                     name: name.get_ref().clone(),
                     endpoint: endpoint.get_ref().clone(),
                     log_key: value(source, log_key, "log_key")?,
+                    more_log_keys: all(more_log_keys, |key| value(source, key, "more_log_keys"))?,
                 })
             })?,
             systems: all(&self.systems, |system| Ok(System { id: value(source, &system.get_ref().id, "id")? }))?,
@@ -263,6 +271,10 @@ impl RawDirectory {
                     "log_key" => node.log_key.span(),
                     _ => node.name.span(),
                 }
+            }
+            List::LogKeys => {
+                let mut keys = self.nodes.iter().flat_map(|node| &node.get_ref().more_log_keys);
+                keys.nth(index)?.span()
             }
             List::Systems => self.systems.get(index)?.get_ref().id.span(),
             List::Services => {

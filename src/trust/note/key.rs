@@ -17,11 +17,13 @@ pub(super) const TYPE_COSIGNATURE: u8 = 0x04;
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 
 /// A named private key, in memory (wiped when dropped, never printed) or in a token.
+#[derive(Clone)]
 pub struct Signer {
     name: String,
     key: PrivateKey,
 }
 
+#[derive(Clone)]
 enum PrivateKey {
     Memory(SigningKey),
     Token(KeyInToken, VerifyingKey),
@@ -188,6 +190,13 @@ impl PublicKey {
             Some((&kind, _)) => Err(NoteError::KeyType(kind)),
             None => Err(NoteError::VerifierKey),
         }
+    }
+}
+
+/// Where a list of keys is taken, one will do.
+impl AsRef<[Self]> for Verifier {
+    fn as_ref(&self) -> &[Self] {
+        std::slice::from_ref(self)
     }
 }
 

@@ -32,6 +32,7 @@ export function readDirectory(note) {
     if (kind === 'expires') directory.expires = rest[0];
     if (kind === 'member') directory.members.set(rest[0], { ky: rest[1], ru: rest[2], en: rest[3] });
     if (kind === 'node') directory.nodes.push({ member: rest[0], name: rest[1], vkey: rest[3] });
+    if (kind === 'log-key') directory.nodes.push({ member: rest[0], name: rest[1], vkey: rest[2] });
     if (kind === 'system') directory.systems.push(rest[0]);
     if (kind === 'service') directory.services.push({ name: rest[0], provider: rest[1] });
     if (kind === 'purpose')

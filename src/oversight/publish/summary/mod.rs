@@ -99,7 +99,7 @@ impl Summaries {
         tokio::task::spawn_blocking(write).await?.map_err(PublishError::file(&path))?;
         let month = tally.month_name().map(|month| (format!("summary-{month}.json"), tally.month_json()));
         // The whole last: it says how far the months go.
-        let files = month.into_iter().chain([("summary.json".to_owned(), tally.json(self.shared.key.name()))]);
+        let files = month.into_iter().chain([("summary.json".to_owned(), tally.json(self.shared.log.keys().origin()))]);
         for (name, text) in files {
             if let Some(served) = open_data::served(&name) {
                 self.shared.files.put(&format!("open-data/{name}"), Bytes::from(text), served).await?;
