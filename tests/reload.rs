@@ -7,12 +7,13 @@ use std::time::Duration;
 use kopuro::gateway::Node;
 use kopuro::log::entry::Kind;
 use kopuro::trust::pki::{Issued, Sans, Validity};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::probe::{Blob, ProbeClient, SERVICE, blob};
+use crate::harness::probe::{self, Blob, ProbeClient, SERVICE, blob};
 use crate::harness::raw::{client_config, ended, tls};
 use crate::harness::{
     CONSUMER, DESK, Federation, PROVIDER, Running, admin, eventually, issue, reason, story, write_whole,
@@ -258,4 +259,46 @@ pub(crate) async fn serial_at(federation: &Federation, address: SocketAddr, with
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     hex::encode(leaf.raw_serial())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_nobody_has_put_there_come_from_beside_the_directory() {
+    let mut federation = two_callers();
+    federation.write_files("");
+    // As at a mirror: the sets lie beside the directory, and in no folder of a node's.
+    for set in std::fs::read_dir(federation.path("descriptors")).unwrap() {
+        let set = set.unwrap();
+        std::fs::rename(set.path(), federation.path(set.file_name().to_str().unwrap())).unwrap();
+    }
+    let probe = federation.start_probe().await;
+    let provider = federation.start_node(PROVIDER).await;
+    let mut running = Running { consumer: federation.start_node(CONSUMER).await, provider, federation, probe };
+    let (_, desk) = channel_of(&mut running, DESK).await;
+    let desk = ProbeClient::new(desk);
+    desk.unary("x").await.unwrap();
+
+    // The next version's set is at the mirror a moment after the directory: the node asks again.
+    let fetched = running.federation.member_path(CONSUMER, "data/descriptors");
+    let names = || {
+        let files = std::fs::read_dir(&fetched).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let first = names();
+    assert_eq!(first.len(), 1);
+    let mut next = probe::descriptors();
+    // Another set of the same types: an unknown field at its end.
+    next.extend([0xfa, 0x3f, 0x01, b'x']);
+    let digest = <[u8; 32]>::from(Sha256::digest(&next));
+    running.federation.directory.services[0].descriptors = digest;
+    running.federation.publish_directory();
+    let name = format!("{}.binpb", hex::encode(digest));
+    std::fs::write(running.federation.path(&name), next).unwrap();
+    let came = async || {
+        running.consumer.reload().await.unwrap();
+        names().contains(&name).then_some(())
+    };
+    eventually("the set comes", came).await;
+    assert_eq!(names(), [name], "the earlier one is forgotten");
+    desk.unary("x").await.unwrap();
+    running.stop().await;
 }

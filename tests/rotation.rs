@@ -25,7 +25,10 @@ use crate::harness::raw::{client_config, ended};
 use crate::harness::{CONSUMER, Federation, PROBE, PROVIDER, Running, admin, eventually, story, write_whole};
 
 const MEMBERS: [&str; 2] = [CONSUMER, PROVIDER];
-const PUBLISHED: &str = "[publish]\nstore = \"public\"\ninterval = \"100ms\"\nopen_data = false\n";
+const PUBLISHED: &str = "[publish]\nstore = \"public\"\ninterval = \"100ms\"\nopen_data = false\n[limits]\nworkers = 2\nconnections_per_peer = 2\n";
+
+/// Each worker has one, and so has what the node asks beside.
+const CONNECTIONS: u64 = 3;
 
 /// Callers that never stop, each reply looked at. A call that fails ends its caller, and [`Load::end`] tells.
 struct Load {
@@ -243,7 +246,7 @@ async fn certificates(running: &mut Running, load: &Load) -> [String; 2] {
         let node = running.node(member);
         eventually("connections of the old certificates are gone", async || {
             load.sound();
-            (connections(node, member).await <= 1).then_some(())
+            (connections(node, member).await <= CONNECTIONS).then_some(())
         })
         .await;
     }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-pub use check::{Loaded, LoadedBackend, check, open, recheck};
+pub use check::{Loaded, LoadedBackend, check, fetch_descriptors, open, recheck};
 pub use document::{ConfigError, Document, Problem, Severity};
 pub use grants::{load_grants, load_outbound};
 pub use limits::{Drain, Limits};

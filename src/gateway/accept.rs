@@ -33,6 +33,7 @@ use super::Gateway;
 use super::body::{Answer, Arriving, BoxError};
 use super::own::{OwnAnswer, OwnServices};
 use super::refusal::Refusal;
+use super::socket::Socket;
 use super::stall::Stalling;
 use super::strangers::{Stranger, Strangers};
 use super::untaken::Untaken;
@@ -111,7 +112,7 @@ impl Listener {
             let connection = this.clone();
             // Here and not in the task, so that their order is that of their coming.
             let stranger = this.strangers.enter();
-            this.workers.serve(&this.tasks, stream, move |stream| async move {
+            this.tasks.spawn(async move {
                 let open = connection.gateway.metrics.connections(connection.role);
                 open.increment(1.0);
                 if let Err(error) = connection.connection(stream, address, stranger).await {
@@ -125,11 +126,10 @@ impl Listener {
 
     async fn connection(
         self: &Arc<Self>,
-        stream: io::Result<TcpStream>,
+        stream: TcpStream,
         address: SocketAddr,
         stranger: Stranger,
     ) -> Result<(), BoxError> {
-        let stream = stream?;
         // From before the certificate is judged, so that no reload is missed.
         let mut reloaded = self.reloaded.clone();
         reloaded.mark_unchanged();
@@ -137,8 +137,8 @@ impl Listener {
         let limit = self.gateway.limits.handshake_timeout;
         let view = self.gateway.view();
         let shown = view.credentials.clone();
-        let (io, peer, spoken) = tokio::select! {
-            shaken = tokio::time::timeout(limit, self.handshake(stream, view)) => {
+        let (mut io, peer, spoken) = tokio::select! {
+            shaken = tokio::time::timeout(limit, self.handshake(Socket::new(stream), view)) => {
                 shaken.map_err(|_| format!("no TLS and HTTP/2 handshake within {limit:?}"))??
             }
             () = stranger.pushed_out() => return Err("no handshake before many newer connections came".into()),
@@ -149,8 +149,26 @@ impl Listener {
             self.gateway.metrics.connection_refused(self.role, "limit");
             return Ok(());
         };
-        let caller = Arc::new(Caller { peer, address });
-        let ends = Ends { reloaded, shown };
+        let (caller, ends) = (Arc::new(Caller { peer, address }), Ends { reloaded, shown });
+        io.inner.get_mut().0.leave()?;
+        let this = self.clone();
+        let carrying = self.workers.run(async move { this.carry(io, spoken, caller, ends).await });
+        match carrying {
+            // A task that broke has said so.
+            Some(carrying) => carrying.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        }
+    }
+
+    /// Carries the exchanges of a connection, on a worker.
+    async fn carry(
+        self: Arc<Self>,
+        mut io: Rewound<tokio_rustls::server::TlsStream<Socket>>,
+        spoken: Spoken,
+        caller: Arc<Caller>,
+        ends: Ends,
+    ) -> Result<(), BoxError> {
+        io.inner.get_mut().0.arrive()?;
         let untaken = Arc::new(Untaken::default());
 
         let limits = &self.gateway.limits;

@@ -38,6 +38,7 @@ mod recent;
 mod refusal;
 mod reload;
 mod restored;
+mod socket;
 mod stall;
 pub mod status;
 mod strangers;

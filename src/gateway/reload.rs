@@ -82,6 +82,7 @@ impl Reload {
         // A mirror out of reach leaves the last good directory in force; the files are taken all the same.
         let polled = files.source.poll(now).await;
         self.tell_directory(&files, now, polled.as_ref().err());
+        config::fetch_descriptors(&self.config, &files.source).await;
         let result = self.swap(&mut files, now).await;
         self.gateway.metrics.reloaded(result.is_ok());
         self.health.set(
@@ -104,7 +105,8 @@ impl Reload {
         let now = OffsetDateTime::now_utc();
         let polled = files.source.poll(now).await;
         self.tell_directory(&files, now, polled.as_ref().err());
-        if let Ok(Some(_)) = polled {
+        let came = config::fetch_descriptors(&self.config, &files.source).await;
+        if matches!(polled, Ok(Some(_))) || came > 0 {
             return self.swap(&mut files, now).await;
         }
         // Certificates and CRLs expire without a change of any file.

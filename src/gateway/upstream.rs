@@ -20,12 +20,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
 use super::body::{BoxError, Outgoing};
 use super::reachable::Reachable;
+use super::socket::Socket;
 use super::workers;
 
 /// HTTP/2 flow-control window of a stream: what one slow reader can make us hold.
@@ -72,6 +76,8 @@ pub(super) struct Upstream {
     /// Of each worker, and last of all other threads: an exchange goes on by a connection of its own thread.
     pools: Box<[Pool]>,
     reachable: Reachable,
+    /// The runtime on which hands are shaken; where there was none, each thread does that by itself.
+    home: Option<Handle>,
 }
 
 /// The connections of one thread.
@@ -189,7 +195,17 @@ impl Upstream {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(address.as_str()).path_and_query("/").build()?;
         let pools = (0..=limits.workers).map(|_| Pool::default()).collect();
-        Ok(Self { name, address, uri, tls, limits, all, pools, reachable: Reachable::default() })
+        Ok(Self {
+            name,
+            address,
+            uri,
+            tls,
+            limits,
+            all,
+            pools,
+            reachable: Reachable::default(),
+            home: Handle::try_current().ok(),
+        })
     }
 
     /// Sends a call; its URI's scheme and authority become this destination's.
@@ -313,18 +329,18 @@ impl Upstream {
     }
 
     async fn dial(&self) -> Result<Connection, BoxError> {
-        let tcp = TcpStream::connect(&self.address).await?;
-        tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
+            let tcp = TcpStream::connect(&self.address).await?;
+            tcp.set_nodelay(true)?;
             return self.handshake(tcp, Vec::new()).await;
         };
-        let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let stream = secure(tls, host, tcp).await?;
-        let (_, session) = stream.get_ref();
-        if session.alpn_protocol() != Some(b"h2") {
-            return Err("the other end does not speak HTTP/2 (ALPN h2)".into());
-        }
-        let peer = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let shaking = shake_hands(self.address.clone(), tls.clone(), host);
+        let (mut stream, peer) = match &self.home {
+            Some(home) => AbortOnDropHandle::new(home.spawn(shaking)).await??,
+            None => shaking.await?,
+        };
+        stream.get_mut().0.arrive()?;
         self.handshake(stream, peer).await
     }
 
@@ -420,12 +436,29 @@ impl fmt::Debug for Upstream {
     }
 }
 
+/// TCP and TLS to a destination that speaks HTTP/2, and who is there. The connection has left the runtime.
+async fn shake_hands(
+    address: String,
+    tls: Arc<rustls::ClientConfig>,
+    host: String,
+) -> Result<(TlsStream<Socket>, Vec<CertificateDer<'static>>), BoxError> {
+    let tcp = TcpStream::connect(&address).await?;
+    tcp.set_nodelay(true)?;
+    let mut stream = secure(&tls, &host, Socket::new(tcp)).await?;
+    let (socket, session) = stream.get_mut();
+    if session.alpn_protocol() != Some(b"h2") {
+        return Err("the other end does not speak HTTP/2 (ALPN h2)".into());
+    }
+    let peer = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+    socket.leave()?;
+    Ok((stream, peer))
+}
+
 /// TLS to a destination.
-pub(super) async fn secure(
-    tls: &Arc<rustls::ClientConfig>,
-    host: &str,
-    tcp: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
+pub(super) async fn secure<T>(tls: &Arc<rustls::ClientConfig>, host: &str, tcp: T) -> Result<TlsStream<T>, BoxError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let name = ServerName::try_from(host.to_owned())?;
     let connected = TlsConnector::from(tls.clone()).connect(name, tcp).await;
     connected.map_err(|error| crate::trust::tls::explain(&error).into())

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, thread};
 
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::AbortOnDropHandle;
 
 thread_local! {
     static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
@@ -61,26 +60,19 @@ impl Workers {
         Ok(this)
     }
 
-    /// Serves a connection, tracked by `tasks`, on the worker that has the fewest.
-    pub(super) fn serve<F>(
-        &self,
-        tasks: &TaskTracker,
-        connection: TcpStream,
-        serve: impl FnOnce(io::Result<TcpStream>) -> F + Send + 'static,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
+    /// Runs a connection on the worker that has the fewest. Ends with the node's threads, or when what this gives is dropped.
+    pub(super) fn run<F>(&self, connection: F) -> Option<AbortOnDropHandle<F::Output>>
+    where
+        F: Future<Output: Send> + Send + 'static,
     {
-        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed)) else {
-            return;
-        };
+        let worker = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed))?;
         let place = Place::on(worker);
-        // From the accepting runtime's poll to the worker's.
-        let connection = connection.into_std();
-        let task = async move {
-            serve(connection.and_then(TcpStream::from_std)).await;
+        let running = worker.runtime.spawn(async move {
+            let output = connection.await;
             drop(place);
-        };
-        tasks.spawn_on(task, &worker.runtime);
+            output
+        });
+        Some(AbortOnDropHandle::new(running))
     }
 }
 

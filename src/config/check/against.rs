@@ -1,9 +1,11 @@
 //! Own files compared with the directory in force and the services' types.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use bytes::Bytes;
 
+use super::descriptors;
 use crate::config::document::{Problem, Severity, Step};
 use crate::config::grants::Placed;
 use crate::config::{NodeConfig, Protocol};
@@ -57,6 +59,7 @@ pub(super) fn check_this_node(
 pub(super) fn read_catalogue(
     config: &NodeConfig,
     directory: &Directory,
+    fetched: &Path,
     previous: Option<&Catalogue>,
     problems: &mut Vec<Problem>,
 ) -> Catalogue {
@@ -64,7 +67,7 @@ pub(super) fn read_catalogue(
     let folder = &config.directory.descriptors;
     let mut sets: HashMap<[u8; 32], Bytes> = HashMap::new();
     for digest in directory.services.iter().map(|service| service.descriptors).collect::<BTreeSet<_>>() {
-        let file = folder.join(format!("{}.binpb", hex::encode(digest)));
+        let file = descriptors::find(config, fetched, &digest);
         // One that is not there is the catalogue's to tell.
         let Ok(size) = std::fs::metadata(&file).map(|metadata| metadata.len()) else { continue };
         let bytes = if size > MAX_BYTES as u64 {

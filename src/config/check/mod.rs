@@ -1,6 +1,7 @@
 //! Everything that `node.toml` refers to, read and compared; all problems, not the first.
 
 mod against;
+mod descriptors;
 mod expiries;
 mod local;
 mod typed;
@@ -8,7 +9,7 @@ mod typed;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,9 +108,14 @@ async fn open_and_inspect(
     last_good: PathBuf,
     mut problems: Vec<Problem>,
 ) -> Result<(Source, Loaded), ConfigError> {
+    let last_good_folder = last_good.parent().unwrap_or(Path::new("")).to_owned();
     let source = open_source(config, last_good, &mut problems).await;
     let directory = source.as_ref().and_then(|source| source.current(OffsetDateTime::now_utc()));
-    let loaded = inspect(config, directory, None, problems)?;
+    let fetched = last_good_folder.join(descriptors::FOLDER);
+    if let (Some(source), Some(SignedDirectory { directory, .. })) = (&source, directory) {
+        descriptors::fetch(config, source, directory, &fetched).await;
+    }
+    let loaded = inspect(config, directory, &fetched, None, problems)?;
     // Without a source there was a problem, and so no `loaded`.
     source.map(|source| (source, loaded)).ok_or(ConfigError { problems: Vec::new() })
 }
@@ -121,12 +127,25 @@ pub fn recheck(
     directory: &SignedDirectory,
     previous: Option<&Loaded>,
 ) -> Result<Loaded, ConfigError> {
-    inspect(config, Some(directory), previous, Vec::new())
+    inspect(config, Some(directory), &fetched_descriptors(config), previous, Vec::new())
+}
+
+/// Fetches from the mirrors what is missing of the descriptor sets that the directory in force names. How many came.
+pub async fn fetch_descriptors(config: &NodeConfig, source: &Source) -> usize {
+    match source.current(OffsetDateTime::now_utc()) {
+        Some(in_force) => descriptors::fetch(config, source, &in_force.directory, &fetched_descriptors(config)).await,
+        None => 0,
+    }
+}
+
+fn fetched_descriptors(config: &NodeConfig) -> PathBuf {
+    config.last_good_directory().with_file_name(descriptors::FOLDER)
 }
 
 fn inspect(
     config: &NodeConfig,
     directory: Option<&SignedDirectory>,
+    fetched: &Path,
     previous: Option<&Loaded>,
     mut problems: Vec<Problem>,
 ) -> Result<Loaded, ConfigError> {
@@ -143,8 +162,13 @@ fn inspect(
     let (mut in_force, mut left_out) = (Vec::new(), Vec::new());
     if let Some(SignedDirectory { directory, .. }) = directory {
         against::check_this_node(config, directory, &log_keys, &mut problems);
-        catalogue =
-            against::read_catalogue(config, directory, previous.map(|loaded| &*loaded.catalogue), &mut problems);
+        catalogue = against::read_catalogue(
+            config,
+            directory,
+            fetched,
+            previous.map(|loaded| &*loaded.catalogue),
+            &mut problems,
+        );
         let facts = against::Facts { directory, catalogue: &catalogue };
         facts.check_grants(&grants, &mut problems);
         facts.check_outbound(&rules, &mut problems);
