@@ -108,7 +108,7 @@ async fn open_and_inspect(
     last_good: PathBuf,
     mut problems: Vec<Problem>,
 ) -> Result<(Source, Loaded), ConfigError> {
-    let last_good_folder = last_good.parent().unwrap_or(Path::new("")).to_owned();
+    let last_good_folder = last_good.parent().unwrap_or_else(|| Path::new("")).to_owned();
     let source = open_source(config, last_good, &mut problems).await;
     let directory = source.as_ref().and_then(|source| source.current(OffsetDateTime::now_utc()));
     let fetched = last_good_folder.join(descriptors::FOLDER);

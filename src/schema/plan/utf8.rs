@@ -19,9 +19,9 @@ pub(super) fn is_utf8(mut text: &[u8]) -> bool {
     }
     let Some((first, last)) = text.first().zip(text.last()) else { return true };
     let right = match text.len() {
-        0..=WORD => false,
-        ..=HALF => is_short_in_words(text),
-        ..=BLOCK => is_short::<HALF>(text),
+        length if length <= WORD => false,
+        length if length <= HALF => is_short_in_words(text),
+        length if length <= BLOCK => is_short::<HALF>(text),
         _ => is_short::<BLOCK>(text),
     };
     let is_short = right && !is_continuation(*first) && *last < 0xc0;
@@ -85,11 +85,11 @@ impl<const N: usize> Pairs<N> {
 
     #[inline(always)]
     fn are_right(&self) -> bool {
-        let mut wrong = [0; N];
-        for at in 0..N {
-            let long = if self.most[at] >= 0xe0 { 0xff } else { 0 };
-            let needless = if self.most_from_c2[at] >= 0xfe { 0xff } else { 0 };
-            wrong[at] = self.odd[at] | long | needless;
+        let mut wrong = self.odd;
+        for (wrong, (most, most_from_c2)) in wrong.iter_mut().zip(self.most.iter().zip(&self.most_from_c2)) {
+            let long = if *most >= 0xe0 { 0xff } else { 0 };
+            let needless = if *most_from_c2 >= 0xfe { 0xff } else { 0 };
+            *wrong |= long | needless;
         }
         !any_is_high(&wrong)
     }
