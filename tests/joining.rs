@@ -1,12 +1,12 @@
 //! A new member joins a federation that runs, with the commands of docs/operate.md and nothing else: from an empty folder to its
 //! first exchange.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::demo::StandingDemo;
+use crate::harness::free_port;
 
 const KOPURO: &str = env!("CARGO_BIN_EXE_kopuro");
 const JUSTICE: &str = "KG/GOV/70000008";
@@ -39,10 +39,6 @@ impl Drop for Node {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn init<'a>(endpoint: &'a str, council: &'a [String]) -> Vec<&'a str> {

@@ -71,9 +71,18 @@ enum Command {
     Manual(manual::Manual),
 }
 
+/// How long a process that is done waits for a token that does not answer.
+const TOKEN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Runs the command; the error is what to tell the person who gave it.
 pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
-    match cli.command {
+    let ended = command(cli.command);
+    crate::trust::token::wait_until_unused(TOKEN_PATIENCE);
+    ended
+}
+
+fn command(command: Command) -> anyhow::Result<std::process::ExitCode> {
+    match command {
         Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -40,7 +40,7 @@ pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
 pub(super) const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 
 /// A connection with this many calls on it is busy: the next call opens another, if one more is allowed.
-const BUSY: usize = 32;
+const BUSY: usize = 64;
 
 /// After a failed connect, how long callers get its error at once.
 const BACK_OFF: Duration = Duration::from_millis(250);

@@ -19,13 +19,19 @@ use crate::trust::pki::{Sans, request};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  kopuro node init --out /etc/kopuro --member KG/GOV/70000008 --en 'Ministry of Justice' --ru 'Министерство юстиции' \\
+  kopuro node init --out /etc/kopuro --data /var/lib/kopuro --store /var/lib/kopuro-public --member KG/GOV/70000008 --en 'Ministry of Justice' --ru 'Министерство юстиции' \\
       --ky 'Юстиция министрлиги' --endpoint gw.justice.example:7444 --system notary \\
       --roots federation-root.pem --mirror https://directory.kg.example/directory.note --council 'audit-chamber+…' --threshold 2")]
 pub(in crate::cli) struct Init {
     /// Folder for node.toml, keys and requests
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     out: PathBuf,
+    /// The node's data folder, for node.toml: beside it where this is not given
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<String>,
+    /// Where the log is published, for node.toml: a folder or bucket; `public` beside it where this is not given
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
     /// The member whose node it is, as INSTANCE/CLASS/CODE
     #[arg(long, value_name = "MEMBER")]
     member: Option<MemberId>,
@@ -210,6 +216,8 @@ impl Init {
             mirrors: self.mirrors.clone(),
             council: self.council.clone(),
             threshold,
+            data: self.data.clone(),
+            store: self.store.clone(),
         };
         answers.identity()?;
         Ok((answers, Parts { names: [ky, ru, en], endpoint, origin, sans }))

@@ -28,6 +28,9 @@ pub(super) struct Answers {
     pub(super) mirrors: Vec<String>,
     pub(super) council: Vec<Verifier>,
     pub(super) threshold: usize,
+    /// Where the log and the publication are to be, if not beside the configuration.
+    pub(super) data: Option<String>,
+    pub(super) store: Option<String>,
 }
 
 impl Answers {
@@ -47,6 +50,7 @@ pub(super) fn node_toml(answers: &Answers) -> anyhow::Result<String> {
     let mut out = String::with_capacity(EXAMPLE.len());
     let mut lines = EXAMPLE.lines();
     let mut replaced = 0;
+    let Answers { data, store, .. } = answers;
     while let Some(line) = lines.next() {
         let comment = line.find(" #").map_or("", |at| &line[at..]);
         let new = match line.split(" = ").next().unwrap_or_default() {
@@ -59,6 +63,8 @@ pub(super) fn node_toml(answers: &Answers) -> anyhow::Result<String> {
             }
             "member" => format!("member = {}{comment}", quoted(answers.member.as_str())),
             "# name" if answers.name != "main" => format!("name = {}{comment}", quoted(&answers.name)),
+            "# data" if data.is_some() => format!("data = {}{comment}", quoted(data.as_deref().unwrap_or_default())),
+            "store" if store.is_some() => format!("store = {}{comment}", quoted(store.as_deref().unwrap_or_default())),
             "mirrors" => format!("mirrors = {}{comment}", list(&mut answers.mirrors.iter().cloned())),
             "council" => {
                 // The example's keys, to the closing bracket.
@@ -88,8 +94,9 @@ pub(super) fn node_toml(answers: &Answers) -> anyhow::Result<String> {
         out.push_str(&new);
         out.push('\n');
     }
-    // Header, member, mirrors, council, threshold, crls, grants, outbound, back-ends; and the name where it is not the default.
-    let expected = 9 + usize::from(answers.name != "main");
+    // Header, member, mirrors, council, threshold, crls, grants, outbound, back-ends; and what is not the default.
+    let others = [answers.name != "main", data.is_some(), store.is_some()];
+    let expected = 9 + others.into_iter().filter(|other| *other).count();
     if replaced != expected {
         bail!("the built-in example of node.toml has changed its shape: {replaced} of {expected} places found");
     }

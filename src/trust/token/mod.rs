@@ -14,7 +14,7 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -143,7 +143,39 @@ pub(crate) fn in_time<T: Send + 'static>(
 }
 
 fn on_thread(work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let running = Running::begin();
+    let work = move || {
+        work();
+        drop(running);
+    };
     std::thread::Builder::new().name("pkcs11".into()).spawn(work).map(drop).map_err(|error| error.to_string())
+}
+
+/// Waits until no thread uses a token any more, for so long at most: to be called before a process ends, for a module's own memory is
+/// taken down then, under the feet of whoever still uses it.
+pub fn wait_until_unused(patience: Duration) {
+    let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(ENDED.wait_timeout_while(threads, patience, |threads| *threads > 0));
+}
+
+static THREADS: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// A thread that uses a token.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        *THREADS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *THREADS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_all();
+    }
 }
 
 /// Waits for what a token's thread says. On the runtime's threads others take over meanwhile what these had to do.
