@@ -210,6 +210,8 @@ def network(work):
 
 
 def main():
+    # Run in the background, this would be ignored, and then also by what is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kopuro", default="target/release/kopuro", help="the binary")
     parser.add_argument("--only", default="", help="only documents with this in their paths")
