@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::document::{Problem, Severity, Step};
-use super::{NodeConfig, units};
+use super::{NodeConfig, PrivateKey, units};
 use crate::oversight::portal::LogSource;
 use crate::oversight::publish::Store;
 use crate::policy::Rate;
@@ -134,13 +134,21 @@ pub(super) fn check(config: &NodeConfig, problems: &mut Vec<Problem>) {
         if !good || url.ends_with('/') {
             let what = format!("{url:?} is no prefix of addresses");
             problems.push(config.problem(&at("url"), what, "write https://host/path without a slash at the end"));
-        } else if let Ok(signers) = config.log_signers()
-            && url.split_once("://").is_some_and(|(_, rest)| rest != signers.name())
+        } else if let Some(origin) = log_origin(config)
+            && url.split_once("://").is_some_and(|(_, rest)| rest != origin)
         {
-            let what = format!("the log's origin is {}, which is not this prefix without its scheme", signers.name());
+            let what = format!("the log's origin is {origin}, which is not this prefix without its scheme");
             let remedy = "verifiers that go by C2SP look there; publish there, or ignore this";
             problems.push(config.problem(&at("url"), what, remedy).with(Severity::Notice));
         }
+    }
+}
+
+/// The log's name. A token is not opened for it: it does not know it.
+fn log_origin(config: &NodeConfig) -> Option<String> {
+    match &config.log.key {
+        PrivateKey::Pkcs11(_) => config.log.origin.clone(),
+        PrivateKey::File(_) => config.log_signers().ok().map(|signers| signers.name().to_owned()),
     }
 }
 

@@ -60,11 +60,11 @@ def main():
     sys.exit(1 if failed else 0)
 
 
-def passed(check, world):
-    name = check.__name__.replace("_", " ")
-    start = time.monotonic()
+def passed(check, *arguments):
+    """Whether a check passes; says so, and how long it took."""
+    name, start = check.__name__.replace("_", " "), time.monotonic()
     try:
-        check(world)
+        check(*arguments)
     except Exception:
         print(f"FAILED  {name} ({time.monotonic() - start:.1f} s)\n{traceback.format_exc()}", flush=True)
         return False

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
+
+from run import passed
 
 HERE = Path(__file__).parent
 ORIGIN = "foreign.example/log"
@@ -206,17 +207,6 @@ def main():
             ours.end(signal.SIGTERM)
     print(f"{len(CHECKS) - failed} passed, {failed} failed", flush=True)
     sys.exit(1 if failed else 0)
-
-
-def passed(check, *arguments):
-    name, start = check.__name__.replace("_", " "), time.monotonic()
-    try:
-        check(*arguments)
-    except Exception:
-        print(f"FAILED  {name} ({time.monotonic() - start:.1f} s)\n{traceback.format_exc()}", flush=True)
-        return False
-    print(f"passed  {name} ({time.monotonic() - start:.1f} s)", flush=True)
-    return True
 
 
 if __name__ == "__main__":

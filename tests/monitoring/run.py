@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -28,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "interop"))
 
-from run import generate_stubs  # noqa: E402
+from run import generate_stubs, passed  # noqa: E402
 
 # An alert needs a scrape, an evaluation, two seconds of `for:`, and on a busy machine some patience.
 FIRES_WITHIN = 30
@@ -357,18 +356,6 @@ def main():
         shutil.rmtree(work)
     print(f"{len(CHECKS) - failed} passed, {failed} failed", flush=True)
     sys.exit(1 if failed else 0)
-
-
-def passed(check, world):
-    name = check.__name__.replace("_", " ")
-    start = time.monotonic()
-    try:
-        check(world)
-    except Exception:
-        print(f"FAILED  {name} ({time.monotonic() - start:.1f} s)\n{traceback.format_exc()}", flush=True)
-        return False
-    print(f"passed  {name} ({time.monotonic() - start:.1f} s)", flush=True)
-    return True
 
 
 if __name__ == "__main__":
