@@ -35,7 +35,7 @@ use super::typed::{Gathered, Withheld};
 use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
 use crate::log::entry_proof::EntryProof;
 use crate::log::further::{Direction, FurtherFields};
-use crate::log::{Appended, Log};
+use crate::log::{Appended, Expected, Log};
 use crate::policy::Publication;
 use crate::telemetry::metrics::{NodeMetrics, Stage};
 use crate::telemetry::trace::Trace;
@@ -81,6 +81,14 @@ impl Recorder {
         };
         let Some(appended) = appended.get(at) else { return Ok(None) };
         Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(appended, entry, &openings))))
+    }
+
+    /// Tells the log that entries are about to come.
+    fn expect(&self) -> Option<Expected> {
+        match self {
+            Self::Log(log, _) => Some(log.expect()),
+            Self::Off => None,
+        }
     }
 
     /// Whether there is a log, and so proofs.
@@ -151,6 +159,8 @@ pub(super) struct Exchange {
     metrics: Arc<NodeMetrics>,
     /// The node's log stays open as long as this lives.
     running: TaskTrackerToken,
+    /// Its next entry is not far.
+    expected: Option<Expected>,
     began: Instant,
     /// Of consumer and provider, once both are known: labels of metrics.
     pub(super) members: Option<(MemberId, MemberId)>,
@@ -184,6 +194,7 @@ impl Exchange {
             recorder: gateway.recorder.clone(),
             metrics: gateway.metrics.clone(),
             running: gateway.exchanges.token(),
+            expected: gateway.recorder.expect(),
             began: Instant::now(),
             members: None,
             to_peer: false,
@@ -249,6 +260,11 @@ impl Exchange {
     /// The side whose record this is.
     pub(super) fn side(&self) -> Side {
         self.side
+    }
+
+    /// It streams: nobody knows when its next entry comes.
+    pub(super) fn streams(&mut self) {
+        self.expected = None;
     }
 
     /// Whether it has an opening entry and no closing one.

@@ -148,6 +148,9 @@ impl Leg {
             (Outgoing::Whole(whole), Sent::Whole(totals))
         };
         let opening = self.exchange.open(sent.totals_now()).await?;
+        if self.plan.method.client_streaming || self.plan.method.server_streaming {
+            self.exchange.streams();
+        }
 
         if self.plan.call.subject.is_none() {
             self.plan.call.subject = self.exchange.first_subject();

@@ -26,24 +26,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::added::Added;
 use super::checkpoint::Checkpoint;
 use super::error::{AppendError, LogError, LogHealth};
+use super::pace::{Next, Pace};
 use super::shared::Shared;
 use super::space::{self, Watermark};
 use super::store::{Commit, Stored};
 use super::tree::{Hash, RightEdge};
-use super::{Appended, CommitLeaves, LogKeys, Record, Signers};
+use super::{Appended, LogKeys, Record, Signers};
 use crate::trust::note::Verifier;
 
 /// The most bytes of entries and private halves in one commit.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-
-/// The longest that a commit waits for those to come back whom the last one acknowledged.
-const MAX_PATIENCE: Duration = Duration::from_micros(500);
 
 /// Who waits for an entry.
 pub(super) type Waiter = oneshot::Sender<Result<Appended, AppendError>>;
@@ -67,7 +66,7 @@ pub(super) struct Writer {
     pub(super) watermark: Watermark,
     pub(super) max_batch: usize,
     pub(super) batch: Batch,
-    pub(super) last: LastCommit,
+    pub(super) pace: Pace,
     /// The last checkpoint could not be signed.
     pub(super) unsigned: bool,
 }
@@ -79,13 +78,8 @@ pub(super) struct Batch {
     leaves: Vec<Hash>,
     waiters: Vec<Option<Waiter>>,
     bytes: usize,
-}
-
-/// What the last commit was like, by which the next one judges how long to gather.
-#[derive(Default)]
-pub(super) struct LastCommit {
-    entries: usize,
-    took: Duration,
+    /// How many it had when the writer began to sleep for more.
+    before_sleep: Option<usize>,
 }
 
 impl Writer {
@@ -127,12 +121,9 @@ impl Writer {
         answer.try_recv().unwrap_or(Err(AppendError::Closed)).map(|appended| appended.index)
     }
 
-    /// Takes what has queued, up to the caps; gives back who asks to close. Where the last commit acknowledged many,
-    /// waits for about as many a little: they are on their way back, and a commit without them would make them wait a
-    /// whole turn. Waiting longer, for as many as the last two commits had, was measured: the log alone halved at 16 and
-    /// 64 waiting, and two nodes gained nothing.
+    /// Takes what has queued, up to the caps, and as much more as is worth waiting for; gives back who asks to close.
     fn gather(&mut self, first: Message) -> Option<oneshot::Sender<()>> {
-        let patience = Instant::now() + (self.last.took / 4).min(MAX_PATIENCE);
+        let began = Instant::now();
         let mut next = Some(first);
         loop {
             match next.take() {
@@ -140,16 +131,23 @@ impl Writer {
                 Some(Message::Close(answer)) => return Some(answer),
                 // What has been gathered is signed by the new keys: nobody has been told of it yet.
                 Some(Message::Keys(signers, known, told)) => _ = told.send(self.use_keys(*signers, known)),
-                None => return None,
+                None => {}
             }
-            let full = self.batch.leaves.len() >= self.max_batch || self.batch.bytes >= MAX_BATCH_BYTES;
-            if full {
+            let gathered = self.batch.leaves.len();
+            if gathered >= self.max_batch || self.batch.bytes >= MAX_BATCH_BYTES {
                 return None;
             }
             next = self.receiver.try_recv().ok();
-            if next.is_none() && self.batch.leaves.len() < self.last.entries {
-                let left = patience.saturating_duration_since(Instant::now());
-                next = self.receiver.recv_timeout(left).ok();
+            if next.is_some() {
+                continue;
+            }
+            match self.pace.next(gathered, began.elapsed(), self.shared.expected.load(Ordering::Relaxed)) {
+                Next::Write => return None,
+                Next::Take(within) => next = self.receiver.recv_timeout(within).ok(),
+                Next::Sleep(time) => {
+                    self.batch.before_sleep.get_or_insert(gathered);
+                    std::thread::sleep(time);
+                }
             }
         }
     }
@@ -160,6 +158,7 @@ impl Writer {
         if count == 0 {
             return;
         }
+        let before_sleep = self.batch.before_sleep.take();
         self.shared.give_room(count);
         metrics::gauge!("kopuro_log_queue_depth").set(self.shared.queued() as f64);
         self.look_at_space();
@@ -170,7 +169,7 @@ impl Writer {
         match catch_unwind(AssertUnwindSafe(|| self.commit())).unwrap_or_else(|_| Err(panicked())) {
             Ok(checkpoint) => {
                 let took = started.elapsed();
-                self.last = LastCommit { entries: count, took };
+                self.pace.committed(before_sleep, count, took);
                 metrics::histogram!("kopuro_log_commit_entries").record(count as f64);
                 metrics::histogram!("kopuro_log_commit_seconds").record(took.as_secs_f64());
                 metrics::gauge!("kopuro_log_entries").set(checkpoint.size as f64);
@@ -202,10 +201,7 @@ impl Writer {
         // 1 stage
         let first = self.edge.size();
         let mut edge = self.edge.clone();
-        let mut completed = Vec::new();
-        for leaf in &self.batch.leaves {
-            edge.push_merging(*leaf, |level, index, hash| completed.push((level, index, hash)));
-        }
+        let added = Arc::new(Added::to(&mut edge, std::mem::take(&mut self.batch.leaves)));
 
         // 2 sign
         let checkpoint = Checkpoint::sign_by(&self.signers, &edge).map_err(LogError::Unsigned)?;
@@ -220,17 +216,16 @@ impl Writer {
         let bytes: usize = self.batch.stored.iter().map(|stored| stored.entry.len()).sum();
         let kept = self.shared.kept_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         metrics::gauge!("kopuro_log_bytes").set(kept as f64);
-        let before = std::mem::replace(&mut self.edge, edge);
+        self.edge = edge;
         let mut tiles = self.shared.tiles.write().unwrap_or_else(PoisonError::into_inner);
-        completed.into_iter().for_each(|(level, index, hash)| tiles.note(level, index, hash));
+        added.inner().for_each(|(level, index, hash)| tiles.note(level, index, hash));
         drop(tiles);
         self.shared.checkpoint.send_replace(Arc::clone(&checkpoint));
 
         // 7 acknowledge
-        let commit = Arc::new(CommitLeaves { before, leaves: std::mem::take(&mut self.batch.leaves) });
         for (index, waiter) in (first..).zip(self.batch.waiters.drain(..)) {
             if let Some(waiter) = waiter {
-                let appended = Appended { index, checkpoint: Arc::clone(&checkpoint), commit: Arc::clone(&commit) };
+                let appended = Appended { index, checkpoint: Arc::clone(&checkpoint), commit: Arc::clone(&added) };
                 answer(Some(waiter), Ok(appended));
             }
         }

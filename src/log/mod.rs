@@ -18,6 +18,7 @@
 //! entry_proof what a node shows another    (pure)
 //! tlog_proof  C2SP proofs that stand alone (pure)
 //! commit      the one writer thread                  recovery    opening: recompute, compare, refuse
+//! added       what a commit adds to the tree (pure)
 //! due         opening delayed entries in time        opening     files that open fields to somebody outside (pure)
 //! space       the watermark                          verify      the same checks for an auditor, with public keys
 //! backup      written while it grows, restored        restored   what was put back signs nothing until it is confirmed
@@ -26,6 +27,7 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ use zeroize::Zeroizing;
 
 use crate::trust::note::Verifier;
 
+mod added;
 pub mod backup;
 pub mod checkpoint;
 pub mod closed;
@@ -53,6 +56,7 @@ pub mod hidden;
 pub mod index;
 mod keys;
 pub mod opening;
+mod pace;
 pub mod proof;
 mod prune;
 mod records;
@@ -72,6 +76,7 @@ mod token;
 pub mod tree;
 pub mod verify;
 
+use added::Added;
 pub use checkpoint::Checkpoint;
 use commit::{Message, Writer};
 pub use entry::Record;
@@ -88,7 +93,7 @@ use shared::{Parts, Shared, StoredTree};
 use sled_store::SledStore;
 use space::Watermark;
 use store::{Base, Store};
-use tree::{Hash, RightEdge, Subtrees, TILE_LEVELS};
+use tree::{Hash, Subtrees, TILE_LEVELS};
 
 /// About how many bytes of entries one [`Log::read`] gives.
 const READ_BYTES: usize = 1 << 20;
@@ -168,13 +173,13 @@ pub struct Appended {
     pub index: u64,
     /// The signed checkpoint that covers it, shared by all entries of its commit.
     pub checkpoint: Arc<Checkpoint>,
-    commit: Arc<CommitLeaves>,
+    commit: Arc<Added>,
 }
 
 impl Appended {
     /// The inclusion proof of the entry under [`Self::checkpoint`], computed from memory.
     pub fn inclusion_proof(&self) -> Vec<Hash> {
-        proof::inclusion(&mut CommitTree(&self.commit), self.index, self.checkpoint.size).unwrap_or_default()
+        proof::inclusion(&mut &*self.commit, self.index, self.checkpoint.size).unwrap_or_default()
     }
 }
 
@@ -261,7 +266,7 @@ impl Log {
         }));
         metrics::gauge!("kopuro_log_restored").set(if restored.is_some() { 1.0 } else { 0.0 });
         if restored.is_some() {
-            shared.held.store(true, std::sync::atomic::Ordering::Release);
+            shared.held.store(true, Ordering::Release);
             let reason = "restored from a backup: not confirmed yet that no newer log was shown to anybody".into();
             shared.set_health(LogHealth::Refusing { reason, until_restart: false });
         }
@@ -274,7 +279,7 @@ impl Log {
             watermark,
             max_batch: max_batch.max(1),
             batch: commit::Batch::default(),
-            last: commit::LastCommit::default(),
+            pace: pace::Pace::default(),
             unsigned: false,
         };
         match shared.resume_erasure(&mut |record| writer.append_now(record)) {
@@ -295,6 +300,13 @@ impl Log {
     pub async fn append(&self, record: Record) -> Result<Appended, AppendError> {
         let answer = self.enqueue(record).await?;
         answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Says that somebody will append before long, for as long as the answer is kept: a commit waits a little for a good part of
+    /// those who are expected, where they are several.
+    pub fn expect(&self) -> Expected {
+        self.shared.expected.fetch_add(1, Ordering::Relaxed);
+        Expected(Arc::clone(&self.shared))
     }
 
     /// Appends entries in this order and returns when all of them are durable, often in one commit. Where one cannot be
@@ -412,7 +424,7 @@ impl Log {
     /// Says how many entries are published, under a published checkpoint, with their tiles. Nothing beyond is ever pruned;
     /// until it is called nothing is at all. It only rises.
     pub fn set_published(&self, size: u64) {
-        self.shared.published.fetch_max(size.min(self.shared.size()), std::sync::atomic::Ordering::Relaxed);
+        self.shared.published.fetch_max(size.min(self.shared.size()), Ordering::Relaxed);
     }
 
     /// Prunes published entries by a rule; how many went. Blocks, a little for each of many steps.
@@ -526,6 +538,21 @@ impl Log {
     }
 }
 
+/// An entry is on its way to the log: see [`Log::expect`].
+pub struct Expected(Arc<Shared>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.expected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Expected(…)")
+    }
+}
+
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log").field("size", &self.shared.size()).finish_non_exhaustive()
@@ -549,31 +576,4 @@ fn seen(from: u64, entries: Vec<Bytes>, open: OpenHalf<'_>) -> Vec<Seen> {
 
 fn with_private(from: u64, entries: Vec<Bytes>, open: OpenHalf<'_>) -> Vec<(Bytes, PrivateHalf)> {
     (from..).zip(entries).map(|(index, entry)| (entry, open(index).ok())).collect()
-}
-
-/// The tree before a commit and the leaves it added: enough for the proof of each of them.
-#[derive(Debug)]
-struct CommitLeaves {
-    before: RightEdge,
-    leaves: Vec<Hash>,
-}
-
-/// [`CommitLeaves`] as a source of proofs.
-struct CommitTree<'a>(&'a CommitLeaves);
-
-impl Subtrees for CommitTree<'_> {
-    type Error = LogError;
-
-    fn complete(&mut self, level: u32, index: u64) -> Result<Hash, LogError> {
-        if let Some(root) = self.0.before.complete(level, index) {
-            return Ok(root);
-        }
-        let first = self.0.before.size();
-        if level == 0 {
-            let leaf = index.checked_sub(first).and_then(|at| self.0.leaves.get(at as usize));
-            return leaf.copied().ok_or(LogError::Beyond { asked: index, size: first });
-        }
-        let (left, right) = (self.complete(level - 1, 2 * index)?, self.complete(level - 1, 2 * index + 1)?);
-        Ok(Hash::of_node(&left, &right))
-    }
 }

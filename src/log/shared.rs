@@ -1,7 +1,7 @@
 //! What the writer and the handles share: the store for reading, the tiles, the latest checkpoint, the log's health.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
 use super::LogKeys;
+use super::added::Added;
 use super::checkpoint::Checkpoint;
 use super::entry::{MAX_ENTRY, Record};
 use super::error::{AppendError, LogError, LogHealth};
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// Keys by which the log signs, and others by which it has signed.
     pub(super) keys: RwLock<Arc<LogKeys>>,
     pub(super) health: watch::Sender<LogHealth>,
+    /// How many are about to append.
+    pub(super) expected: AtomicUsize,
     /// Free places in the queue.
     pub(super) room: Semaphore,
     queue: usize,
@@ -97,6 +100,7 @@ impl Shared {
             checkpoint: watch::Sender::new(Arc::new(checkpoint)),
             keys: RwLock::new(Arc::new(keys)),
             health: watch::Sender::new(health),
+            expected: AtomicUsize::new(0),
             room: Semaphore::new(queue),
             queue,
         }
@@ -243,9 +247,8 @@ pub(super) struct StoredTree<'a> {
     size: u64,
     base: Option<Arc<Base>>,
     published_at: &'a str,
-    /// The leaves of the tile last read, with its number and the index of the first: a proof asks for several subtrees
-    /// of one tile.
-    tile: Option<(u64, u64, Vec<Hash>)>,
+    /// The number of the tile last read, and its tree: proofs ask for several subtrees of one tile.
+    tile: Option<(u64, Added)>,
 }
 
 impl<'a> StoredTree<'a> {
@@ -259,16 +262,14 @@ impl<'a> StoredTree<'a> {
         Self { tiles, store, size, base, published_at, tile: None }
     }
 
-    fn leaves(&mut self, tile: u64) -> Result<(u64, &[Hash]), LogError> {
-        if self.tile.as_ref().is_none_or(|(number, ..)| *number != tile) {
-            let start = tile * TILE_LEAVES;
-            let until = self.size.min(start + TILE_LEAVES);
-            let from = start.max(self.base.as_ref().map_or(0, |base| base.edge.size()));
-            let entries = store::read(self.store, from, until, TILE_LEAVES as usize, usize::MAX)?;
-            let leaves = entries.iter().map(|entry| Hash::of_leaf(entry)).collect();
-            self.tile = Some((tile, from, leaves));
-        }
-        Ok(self.tile.as_ref().map_or((0, &[]), |(_, from, leaves)| (*from, leaves)))
+    /// The tree of what is kept of a tile, as far as the log goes.
+    fn read_tile(&self, tile: u64) -> Result<Added, LogError> {
+        let start = tile * TILE_LEAVES;
+        let until = self.size.min(start + TILE_LEAVES);
+        let base = self.base.as_ref().map(|base| &base.edge).filter(|edge| edge.size() > start);
+        let mut edge = base.cloned().unwrap_or_else(|| RightEdge::unknown(start));
+        let entries = store::read(self.store, edge.size(), until, TILE_LEAVES as usize, usize::MAX)?;
+        Ok(Added::to(&mut edge, entries.iter().map(|entry| Hash::of_leaf(entry)).collect()))
     }
 }
 
@@ -301,12 +302,11 @@ impl Subtrees for StoredTree<'_> {
         if level >= TILE_LEVELS {
             return Err(beyond);
         }
-        let (start, leaves) = self.leaves(from / TILE_LEAVES)?;
-        let within = (from - start) as usize;
-        let subtree = leaves.get(within..within + (1 << level)).ok_or(beyond)?;
-        let mut edge = RightEdge::default();
-        subtree.iter().for_each(|leaf| edge.push(*leaf));
-        Ok(edge.root())
+        let tile = from / TILE_LEAVES;
+        if self.tile.as_ref().is_none_or(|(number, _)| *number != tile) {
+            self.tile = Some((tile, self.read_tile(tile)?));
+        }
+        self.tile.as_ref().and_then(|(_, tree)| tree.find(level, index)).ok_or(beyond)
     }
 }
 

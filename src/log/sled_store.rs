@@ -20,7 +20,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -36,6 +36,9 @@ const SEGMENT_SIZE: usize = 512 << 10;
 const CACHE: u64 = 32 << 20;
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How coarse a folder's time of change may be, and more.
+const BLOBS_SETTLE: Duration = Duration::from_secs(2);
 
 const FOLDER: &str = "sled";
 
@@ -53,6 +56,8 @@ pub(super) struct SledStore {
     head: Mutex<Option<Head>>,
     shred: ShredKeys,
     folder: PathBuf,
+    /// When the folder of blobs, found empty, had been changed.
+    blobs: Mutex<Option<SystemTime>>,
 }
 
 impl SledStore {
@@ -80,7 +85,8 @@ impl SledStore {
         let data = path.join("db");
         let file = File::open(&data).map_err(LogError::io(&data))?;
         let shred = ShredKeys::of(folder);
-        let store = Self { db: Some(db), file, path, head: Mutex::new(None), shred, folder: folder.into() };
+        let (head, blobs) = (Mutex::new(None), Mutex::new(None));
+        let store = Self { db: Some(db), file, path, head, shred, folder: folder.into(), blobs };
         store.sync()?;
         sync_file(&store.path.join("conf"))?;
         for made in [&store.path.join("blobs"), &store.path, &store.folder] {
@@ -113,14 +119,22 @@ impl SledStore {
         self.file.sync_data().map_err(LogError::io(self.path.join("db")))
     }
 
-    /// Fails where sled has written a file that it does not sync.
+    /// Fails where sled has written a file that it does not sync. The folder is read when it was changed only.
     fn check_blobs(&self) -> Result<(), LogError> {
         let blobs = self.path.join("blobs");
-        let files = std::fs::read_dir(&blobs).map_err(LogError::io(&blobs))?.count();
+        let failed = |error| LogError::io(&blobs)(error);
+        let changed = std::fs::metadata(&blobs).and_then(|folder| folder.modified()).map_err(failed)?;
+        let mut seen_empty = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen_empty == Some(changed) {
+            return Ok(());
+        }
+        let files = std::fs::read_dir(&blobs).map_err(failed)?.count();
         metrics::gauge!("kopuro_log_blob_files").set(files as f64);
         if files > 0 {
             return Err(LogError::Store(format!("sled wrote {files} blob files, which it does not sync")));
         }
+        // Another change so soon after might have the same time.
+        *seen_empty = changed.elapsed().is_ok_and(|age| age > BLOBS_SETTLE).then_some(changed);
         Ok(())
     }
 
@@ -526,5 +540,30 @@ mod tests {
             assert!(ok, "{index}: {half:?}");
         }
         assert_eq!(store::read(&store, 0, all.len() as u64, 1_000, usize::MAX).unwrap().len(), all.len());
+    }
+    #[test]
+    fn a_file_that_sled_does_not_sync_fails_the_commit_that_made_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::generate("kg.example/log").unwrap();
+        let mut edge = RightEdge::default();
+        let store = SledStore::open(folder.path()).unwrap();
+        store.settle(&Checkpoint::sign(&signer, &edge).unwrap()).unwrap();
+        let mut append = || {
+            let (first, entries) = (edge.size(), [stored(300, 150)]);
+            edge.push(Hash::of_leaf(&entries[0].entry));
+            let checkpoint = Checkpoint::sign(&signer, &edge).unwrap();
+            store.append(&Commit { first, entries: &entries, edge: &edge, checkpoint: &checkpoint })
+        };
+        let blobs = folder.path().join("sled/blobs");
+        let long_ago = SystemTime::now() - 10 * BLOBS_SETTLE;
+        File::open(&blobs).unwrap().set_modified(long_ago).unwrap();
+        append().unwrap();
+        assert_eq!(*store.blobs.lock().unwrap(), Some(long_ago), "it is not read again while it does not change");
+        append().unwrap();
+        std::fs::write(blobs.join("1"), "").unwrap();
+        assert!(append().unwrap_err().to_string().contains("1 blob files"));
+        std::fs::remove_file(blobs.join("1")).unwrap();
+        append().unwrap();
+        assert_eq!(*store.blobs.lock().unwrap(), None, "it has just been changed");
     }
 }

@@ -71,6 +71,11 @@ impl RightEdge {
         (roots.len() == size.count_ones() as usize).then_some(Self { size, roots })
     }
 
+    /// The edge of a tree of which only the size is known: of what is appended to it, its own complete subtrees can be had.
+    pub(super) fn unknown(size: u64) -> Self {
+        Self { size, roots: Vec::new() }
+    }
+
     /// How many leaves the tree has.
     pub fn size(&self) -> u64 {
         self.size
