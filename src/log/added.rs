@@ -83,7 +83,8 @@ mod tests {
                 let mut again = added.before.clone();
                 (before..size).for_each(|index| again.push_merging(leaf(index), |l, i, h| told.push((l, i, h))));
                 let mut inner: Vec<_> = added.inner().collect();
-                (told.sort_unstable(), inner.sort_unstable());
+                told.sort_unstable();
+                inner.sort_unstable();
                 assert_eq!(inner, told);
             }
         }
