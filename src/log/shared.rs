@@ -1,5 +1,6 @@
 //! What the writer and the handles share: the store for reading, the tiles, the latest checkpoint, the log's health.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -249,6 +250,8 @@ pub(super) struct StoredTree<'a> {
     published_at: &'a str,
     /// The number of the tile last read, and its tree: proofs ask for several subtrees of one tile.
     tile: Option<(u64, Added)>,
+    /// Subtrees of more than one tile that were asked for: proofs of neighbouring trees have them in common.
+    large: HashMap<(u32, u64), Hash>,
 }
 
 impl<'a> StoredTree<'a> {
@@ -259,7 +262,7 @@ impl<'a> StoredTree<'a> {
         base: Option<Arc<Base>>,
         published_at: &'a str,
     ) -> Self {
-        Self { tiles, store, size, base, published_at, tile: None }
+        Self { tiles, store, size, base, published_at, tile: None, large: HashMap::new() }
     }
 
     /// The tree of what is kept of a tile, as far as the log goes.
@@ -284,8 +287,12 @@ impl Subtrees for StoredTree<'_> {
             return Err(beyond);
         }
         if level >= TILE_LEVELS {
+            if let Some(root) = self.large.get(&(level, index)) {
+                return Ok(*root);
+            }
             let tiles = self.tiles.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(root) = tiles.complete(level, index) {
+                self.large.insert((level, index), root);
                 return Ok(root);
             }
         }

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::IndexError;
 use super::segments::Shared;
 
+/// How long after a commit the thread waits for more of them: one look at the log takes them all.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// How long the thread rests after a failure.
 const REST: Duration = Duration::from_secs(5);
 
@@ -44,13 +47,15 @@ impl Follower {
                         tokio::select! {
                             () = stopped.cancelled() => {}
                             () = shared.gone_back.notified() => {}
-                            changed = commits.changed() => if changed.is_err() {
-                                // The log is closed: nothing will come but a step back.
+                            changed = commits.changed() => {
+                                // Of a closed log nothing will come but a step back.
+                                let longest = if changed.is_ok() { GATHER } else { Duration::MAX };
                                 tokio::select! {
+                                    () = tokio::time::sleep(longest) => {}
                                     () = stopped.cancelled() => {}
                                     () = shared.gone_back.notified() => {}
                                 }
-                            },
+                            }
                         }
                     }),
                     Err(error) => {
