@@ -312,7 +312,7 @@ impl Listener {
 
     async fn call(&self, caller: &Arc<Caller>, request: Request<Incoming>) -> Response<Answer> {
         if self.role == Role::Systems && !web::is_grpc(&request) {
-            return web::answer(self, caller, request).await;
+            return Box::pin(web::answer(self, caller, request)).await;
         }
         self.grpc(caller, request.map(Arriving::Wire)).await
     }
@@ -326,13 +326,14 @@ impl Listener {
                     Answer::Whole(super::body::Whole::default(), None),
                 );
             }
-            let answer = self.own.call(caller, request).await;
+            let answer = Box::pin(self.own.call(caller, request)).await;
             return answer.map(|body| Answer::Own(OwnAnswer::new(body, self.drain.clone())));
         }
-        match self.role {
-            Role::Systems => consumer::consume(&self.gateway, caller, request).await,
-            Role::Nodes => provider::provide(&self.gateway, caller, request).await,
-        }
+        let begun = match self.role {
+            Role::Systems => consumer::consume(&self.gateway, caller, request),
+            Role::Nodes => provider::provide(&self.gateway, caller, request),
+        };
+        begun.carry(&self.gateway).await
     }
 }
 

@@ -3,18 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Request;
 use http::request::Parts;
-use http::{Request, Response};
 use tokio::time::Instant;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Gateway;
 use super::accept::Caller;
-use super::body::{Answer, Arriving};
+use super::body::Arriving;
 use super::exchange::Exchange;
 use super::forward::Hop;
-use super::leg::{self, Leg, Next, Plan};
+use super::leg::{Begun, Next, Plan};
 use super::metadata::{self, CallMetadata};
 use super::refusal::Refusal;
 use super::typed::Types;
@@ -29,21 +28,18 @@ use crate::trust::identity::{Identity, SystemId};
 /// Longest service or method name that is taken: protobuf names are far shorter, and an entry has to hold it.
 const LONGEST_NAME: usize = 256;
 
-/// Carries a call of a system.
-pub(super) async fn consume(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
+/// Begins a call of a system.
+pub(super) fn consume(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Begun {
     let started = Instant::now();
     let view = gateway.view();
     let (mut parts, body) = request.into_parts();
     let trace = Trace::take(&mut parts.headers, gateway.sampling());
     let span = Trace::log_span(trace.as_ref());
-    let mut exchange = Exchange::new(gateway, Side::Consumer, Uuid::now_v7(), address(caller.address), trace);
+    let mut exchange = Exchange::new(gateway, Side::Consumer, Uuid::now_v7(), address(caller.address), trace, started);
     caller.peer.identity.to_string().clone_into(&mut exchange.consumer);
     let authorised = span.in_scope(|| authorise(gateway, &view, caller, &mut parts, &mut exchange, started));
     gateway.metrics.stage(Stage::Check, started.elapsed());
-    match authorised {
-        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).instrument(span).await,
-        Err(refusal) => leg::refuse(exchange, &refusal).instrument(span).await,
-    }
+    Begun::new(exchange, authorised, parts, body, span)
 }
 
 fn authorise(

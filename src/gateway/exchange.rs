@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Code;
@@ -35,7 +36,7 @@ use super::typed::{Gathered, Withheld};
 use crate::log::entry::{self, Draft, ExchangeKey, Kind, Outcome, Record, Side, Slot};
 use crate::log::entry_proof::EntryProof;
 use crate::log::further::{Direction, FurtherFields};
-use crate::log::{Appended, Expected, Log};
+use crate::log::{AppendError, Appended, Expected, Log};
 use crate::policy::Publication;
 use crate::telemetry::metrics::{NodeMetrics, Stage};
 use crate::telemetry::trace::Trace;
@@ -52,35 +53,39 @@ pub(super) enum Recorder {
 
 impl Recorder {
     /// Returns when the entry is durable; with `open`, the proof of that, opening these slots.
-    pub(super) async fn append(&self, draft: Draft, open: Option<&[Slot]>) -> Result<Option<HeaderValue>, Refusal> {
-        let Self::Log(log, limit) = self else { return Ok(None) };
-        let (record, openings) = draft.seal_opening(open.unwrap_or_default());
-        let entry = record.entry.clone();
-        let appended = Self::append_sealed(log, *limit, record).await?;
-        Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(&appended, entry, &openings))))
+    pub(super) fn append<'a>(
+        &'a self,
+        draft: Draft,
+        open: Option<&'a [Slot]>,
+    ) -> impl Future<Output = Result<Option<HeaderValue>, Refusal>> + Send + 'a {
+        self.append_among(Vec::new(), draft, Vec::new(), open)
     }
 
-    /// The same with other entries before and behind it; all of them are durable.
-    async fn append_with(
-        &self,
+    /// The same with other entries before and behind it; all of them are durable. They are sealed before anything is awaited:
+    /// drafts are large, and a call's future would have room for them.
+    fn append_among<'a>(
+        &'a self,
         before: Vec<Draft>,
         draft: Draft,
         behind: Vec<Draft>,
-        open: Option<&[Slot]>,
-    ) -> Result<Option<HeaderValue>, Refusal> {
-        let Self::Log(log, limit) = self else { return Ok(None) };
-        let at = before.len();
-        let (record, openings) = draft.seal_opening(open.unwrap_or_default());
-        let entry = record.entry.clone();
-        let sealed = |drafts: Vec<Draft>| drafts.into_iter().map(Draft::seal);
-        let records = sealed(before).chain([record]).chain(sealed(behind)).collect();
-        let appended = match tokio::time::timeout(*limit, log.append_all(records)).await {
-            Ok(Ok(appended)) => appended,
-            Ok(Err(error)) => return Err(Refusal::log_unavailable(error)),
-            Err(_) => return Err(Refusal::log_unavailable(format!("no answer within {limit:?}"))),
-        };
-        let Some(appended) = appended.get(at) else { return Ok(None) };
-        Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(appended, entry, &openings))))
+        open: Option<&'a [Slot]>,
+    ) -> impl Future<Output = Result<Option<HeaderValue>, Refusal>> + Send + 'a {
+        let sealed = self.is_on().then(|| {
+            let (record, openings) = draft.seal_opening(open.unwrap_or_default());
+            let (entry, at) = (record.entry.clone(), before.len());
+            let records = if before.is_empty() && behind.is_empty() {
+                Records::One(record)
+            } else {
+                let sealed = |drafts: Vec<Draft>| drafts.into_iter().map(Draft::seal);
+                Records::Several(sealed(before).chain([record]).chain(sealed(behind)).collect(), at)
+            };
+            (entry, openings, records)
+        });
+        async move {
+            let (Self::Log(log, limit), Some((entry, openings, records))) = (self, sealed) else { return Ok(None) };
+            let appended = Self::append_sealed(log, *limit, records).await?;
+            Ok(open.and_then(|_| proofs::to_header(&EntryProof::new(&appended, entry, &openings))))
+        }
     }
 
     /// Tells the log that entries are about to come.
@@ -96,8 +101,17 @@ impl Recorder {
         matches!(self, Self::Log(..))
     }
 
-    async fn append_sealed(log: &Log, limit: Duration, record: Record) -> Result<Appended, Refusal> {
-        match tokio::time::timeout(limit, log.append(record)).await {
+    async fn append_sealed(log: &Log, limit: Duration, records: Records) -> Result<Appended, Refusal> {
+        let appending = async {
+            match records {
+                Records::One(record) => log.append(record).await,
+                Records::Several(records, at) => {
+                    let all = Box::pin(log.append_all(records)).await?;
+                    all.into_iter().nth(at).ok_or(AppendError::Closed)
+                }
+            }
+        };
+        match tokio::time::timeout(limit, appending).await {
             Ok(Ok(appended)) => Ok(appended),
             Ok(Err(error)) => Err(Refusal::log_unavailable(error)),
             Err(_) => Err(Refusal::log_unavailable(format!("no answer within {limit:?}"))),
@@ -116,11 +130,18 @@ impl Recorder {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (log, limit) = (log.clone(), *limit);
             runtime.spawn(async move {
-                let _ = Self::append_sealed(&log, limit, record).await;
+                let _ = Self::append_sealed(&log, limit, Records::One(record)).await;
                 drop(running);
             });
         }
     }
+}
+
+/// What is appended in one go.
+enum Records {
+    One(Record),
+    /// With the place of the one whose proof is wanted.
+    Several(Vec<Record>, usize),
 }
 
 /// How an exchange ended.
@@ -183,7 +204,14 @@ enum State {
 
 impl Exchange {
     /// An exchange of which nothing is recorded yet. With a nil id it gets one of its own when something is.
-    pub(super) fn new(gateway: &Gateway, side: Side, id: Uuid, address: String, trace: Option<Trace>) -> Self {
+    pub(super) fn new(
+        gateway: &Gateway,
+        side: Side,
+        id: Uuid,
+        address: String,
+        trace: Option<Trace>,
+        began: tokio::time::Instant,
+    ) -> Self {
         gateway.metrics.in_flight().increment(1.0);
         let key = if gateway.recorder.is_on() { ExchangeKey::generate() } else { ExchangeKey::unused() };
         Self {
@@ -195,7 +223,7 @@ impl Exchange {
             metrics: gateway.metrics.clone(),
             running: gateway.exchanges.token(),
             expected: gateway.recorder.expect(),
-            began: Instant::now(),
+            began: began.into_std(),
             members: None,
             to_peer: false,
             peer_log: None,
@@ -281,15 +309,10 @@ impl Exchange {
             self.state = State::Open;
             return Ok(None);
         }
-        let mut draft = self.draft(kind);
-        if let Some(totals) = request {
-            draft.set(Slot::RequestDigest, totals.digest);
-            draft.set(Slot::Sizes, sizes(&totals, None));
-        }
-        let more = self.gathered().fill(&mut draft);
+        let (draft, more) = self.opening(kind, request);
         // Open from here: if this wait is cut short the entry may still become durable, and must then be closed.
         self.state = State::Open;
-        self.append_with(Vec::new(), draft, more, self.to_peer.then_some(&proofs::OF_REQUEST)).await
+        self.append(Vec::new(), draft, more, self.to_peer.then_some(&proofs::OF_REQUEST)).await
     }
 
     /// Returns when the closing entry is durable: now the answer may leave, with the proof where another node is told.
@@ -304,7 +327,7 @@ impl Exchange {
         }
         let (more, draft) = self.ending(kind, ending);
         self.set_closed();
-        self.append_with(more, draft, Vec::new(), self.answers_peer().then_some(&proofs::OF_CLOSING)).await
+        self.append(more, draft, Vec::new(), self.answers_peer().then_some(&proofs::OF_CLOSING)).await
     }
 
     /// Returns when the entry is durable that says why nothing passed (REFUSED), or why it came to no answer (FAILED); with its
@@ -314,7 +337,7 @@ impl Exchange {
         let refused = self.refused(refusal);
         let (more, draft) = self.ending(kind, refused);
         self.set_closed();
-        self.append_with(more, draft, Vec::new(), self.answers_peer().then_some(&[])).await
+        self.append(more, draft, Vec::new(), self.answers_peer().then_some(&[])).await
     }
 
     fn set_closed(&mut self) {
@@ -330,7 +353,7 @@ impl Exchange {
                 self.gathered().full(&template, unix_ms())
             };
             match full {
-                Some(draft) => drop(self.append(draft, None).await?),
+                Some(draft) => drop(self.append(Vec::new(), draft, Vec::new(), None).await?),
                 None => return Ok(()),
             }
         }
@@ -343,21 +366,17 @@ impl Exchange {
         GatheringRecorder { template, gathered, recorder, closed }
     }
 
-    /// An entry with those that belong before and behind it, in one go where there are any.
-    async fn append_with(
-        &self,
+    /// An entry with those that belong before and behind it, in one go.
+    fn append<'a>(
+        &'a self,
         before: Vec<Draft>,
         draft: Draft,
         behind: Vec<Draft>,
-        open: Option<&[Slot]>,
-    ) -> Result<Option<HeaderValue>, Refusal> {
-        if before.is_empty() && behind.is_empty() {
-            return self.append(draft, open).await;
-        }
+        open: Option<&'a [Slot]>,
+    ) -> impl Future<Output = Result<Option<HeaderValue>, Refusal>> + Send + 'a {
         let began = Instant::now();
-        let appended = self.recorder.append_with(before, draft, behind, open).await;
-        self.metrics.stage(Stage::Durable, began.elapsed());
-        appended
+        let appending = self.recorder.append_among(before, draft, behind, open);
+        appending.inspect(move |_| self.metrics.stage(Stage::Durable, began.elapsed()))
     }
 
     /// What records the end of a streamed request: to be called with what passed, once all of it has. Gives the trailers that
@@ -384,13 +403,6 @@ impl Exchange {
     /// Whether the answer goes to another node.
     fn answers_peer(&self) -> bool {
         self.to_peer && self.side == Side::Provider
-    }
-
-    async fn append(&self, draft: Draft, open: Option<&[Slot]>) -> Result<Option<HeaderValue>, Refusal> {
-        let began = Instant::now();
-        let appended = self.recorder.append(draft, open).await;
-        self.metrics.stage(Stage::Durable, began.elapsed());
-        appended
     }
 
     fn count(&mut self, ending: &Ending) {
@@ -428,6 +440,17 @@ impl Exchange {
             request: self.request,
             response: None,
         }
+    }
+
+    /// The opening entry, and those that belong behind it.
+    fn opening(&mut self, kind: Kind, request: Option<Totals>) -> (Draft, Vec<Draft>) {
+        let mut draft = self.draft(kind);
+        if let Some(totals) = request {
+            draft.set(Slot::RequestDigest, totals.digest);
+            draft.set(Slot::Sizes, sizes(&totals, None));
+        }
+        let more = self.gathered().fill(&mut draft);
+        (draft, more)
     }
 
     /// The closing entry, and those that belong before it.

@@ -135,7 +135,7 @@ pub(super) async fn receive(
 ) -> Result<Answered, Refusal> {
     let (head, body) = response.into_parts();
     check_head(&head, hop)?;
-    let in_head = head.headers.contains_key("grpc-status");
+    let in_head = head.headers.contains_key(metadata::STATUS);
     if streaming && !in_head {
         return Ok(Answered::Stream { head, body, in_flight });
     }
@@ -431,5 +431,5 @@ pub(super) fn collect_refusal(error: CollectError, hop: &Hop) -> Refusal {
 }
 
 pub(super) fn status_of(trailers: &HeaderMap) -> Option<i32> {
-    trailers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    trailers.get(metadata::STATUS)?.to_str().ok()?.parse().ok()
 }

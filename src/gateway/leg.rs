@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::Gateway;
 use super::body::{Answer, Arriving, CollectError, End, MeteredRequest, Outgoing, Whole};
@@ -30,10 +30,47 @@ use crate::schema::Method;
 use crate::telemetry::metrics::Stage;
 use crate::trust::identity::SystemId;
 
+/// A call that authorisation has let pass or not, and nothing has been recorded of.
+pub(super) struct Begun {
+    outcome: Result<Box<Leg>, Box<(Exchange, Refusal)>>,
+    parts: Parts,
+    body: Arriving,
+    span: Span,
+}
+
+impl Begun {
+    pub(super) fn new(
+        exchange: Exchange,
+        authorised: Result<Plan, Refusal>,
+        parts: Parts,
+        body: Arriving,
+        span: Span,
+    ) -> Self {
+        let outcome = match authorised {
+            Ok(plan) => Ok(Box::new(Leg { exchange, plan })),
+            Err(refusal) => Err(Box::new((exchange, refusal))),
+        };
+        Self { outcome, parts, body, span }
+    }
+
+    /// Carries it to its end, or refuses it.
+    pub(super) async fn carry(self, gateway: &Arc<Gateway>) -> Response<Answer> {
+        let Self { outcome, parts, body, span } = self;
+        match outcome {
+            Ok(leg) => leg.run(gateway, parts, body).instrument(span).await,
+            Err(refused) => {
+                // Boxed: a future is as large as its largest part, and is moved as it nests.
+                let (exchange, refusal) = *refused;
+                Box::pin(refuse(exchange, &refusal).instrument(span)).await
+            }
+        }
+    }
+}
+
 /// An authorised call at one node.
-pub(super) struct Leg {
-    pub(super) exchange: Exchange,
-    pub(super) plan: Plan,
+struct Leg {
+    exchange: Exchange,
+    plan: Plan,
 }
 
 /// What authorisation found out.
@@ -76,12 +113,7 @@ impl Next {
 
 impl Leg {
     /// Carries the call to its end, or to where its answer streams.
-    pub(super) async fn run(
-        mut self: Box<Self>,
-        gateway: &Arc<Gateway>,
-        parts: Parts,
-        body: Arriving,
-    ) -> Response<Answer> {
+    async fn run(mut self: Box<Self>, gateway: &Arc<Gateway>, parts: Parts, body: Arriving) -> Response<Answer> {
         match self.carry(gateway, parts, body).await {
             Ok((Answered::Whole { head, whole, totals, trailers, in_head }, request, _)) => {
                 match self.judged(gateway, &head.headers, whole, totals) {
@@ -92,7 +124,7 @@ impl Leg {
                     }
                     Err(refusal) => {
                         self.exchange.set_request(request.totals());
-                        refuse(self.exchange, &refusal).await
+                        Box::pin(refuse(self.exchange, &refusal)).await
                     }
                 }
             }
@@ -115,7 +147,7 @@ impl Leg {
                 tokio::spawn(following.in_current_span());
                 respond(headers, Answer::Stream(receiver))
             }
-            Err(refusal) => refuse(self.exchange, &refusal).await,
+            Err(refusal) => Box::pin(refuse(self.exchange, &refusal)).await,
         }
     }
 
@@ -136,15 +168,15 @@ impl Leg {
         } else {
             let began = Instant::now();
             let (mut whole, totals) = collect_request(body, gateway, bounds).await?;
-            gateway.metrics.stage(Stage::Accept, began.elapsed());
+            let collected = Instant::now();
+            gateway.metrics.stage(Stage::Accept, collected - began);
             if let (Some(log), Some(proven)) = (&self.exchange.peer_log, &self.plan.proven) {
                 proofs::payload(log, proven, &totals)?;
             }
-            let began = Instant::now();
             if let Some(changed) = judge.whole(&whole, &bounds.budget)? {
                 whole = changed;
             }
-            gateway.metrics.stage(Stage::Check, began.elapsed());
+            gateway.metrics.stage(Stage::Check, collected.elapsed());
             (Outgoing::Whole(whole), Sent::Whole(totals))
         };
         let opening = self.exchange.open(sent.totals_now()).await?;
@@ -167,14 +199,14 @@ impl Leg {
             }
             _ => opening,
         };
-        let left = plan.bounds.deadline.saturating_duration_since(Instant::now());
+        let began = Instant::now();
+        let left = plan.bounds.deadline.saturating_duration_since(began);
         if left.is_zero() {
             return Err(Refusal::deadline());
         }
         metadata::put_timeout(&mut parts.headers, left);
 
         let progress = sent.progress();
-        let began = Instant::now();
         let (to, address) = plan.next.told();
         self.exchange.traced.leaves(to, address);
         let hop = hop_of(&plan.next, &plan.provider);
@@ -185,11 +217,12 @@ impl Leg {
             }
             Next::HttpJson(backend, _) => {
                 let request = Request::from_parts(parts, outgoing);
-                (backend.call(&plan.method, request, &plan.bounds).await?, None)
+                // Boxed, as what follows: few calls go that way, and each would have room for it.
+                (Box::pin(backend.call(&plan.method, request, &plan.bounds)).await?, None)
             }
             Next::Local(view) => {
                 let request = Request::from_parts(parts, Arriving::Request(Box::new(outgoing)));
-                let answer = Box::pin(provider::provide_locally(gateway, view, request));
+                let answer = Box::pin(provider::provide_locally(gateway, view, request).carry(gateway));
                 match tokio::time::timeout_at(plan.bounds.deadline, answer).await {
                     Ok(response) => (response.map(|answer| Arriving::Answer(Box::new(answer))), None),
                     Err(_) => return Err(Refusal::deadline()),
@@ -329,7 +362,7 @@ struct Finished {
 }
 
 /// Answers a call that is not carried, once the entry that says why is durable.
-pub(super) async fn refuse(mut exchange: Exchange, refusal: &Refusal) -> Response<Answer> {
+async fn refuse(mut exchange: Exchange, refusal: &Refusal) -> Response<Answer> {
     let trailers = forward::refused(&mut exchange, refusal).await;
     respond(trailers, Answer::Whole(Whole::default(), None))
 }

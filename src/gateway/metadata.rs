@@ -39,6 +39,9 @@ pub(super) const WITHHELD_FIELDS: HeaderName = HeaderName::from_static("kopuro-w
 /// Which encodings the next hop may use.
 pub(super) const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
+/// How a call ended.
+pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const TE: HeaderName = HeaderName::from_static("te");
 
@@ -214,14 +217,17 @@ fn strip(headers: &mut HeaderMap, grpc: impl Fn(&str) -> bool) {
 }
 
 fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Result<Option<String>, MetadataError> {
-    if headers.get_all(name).iter().nth(1).is_some() {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
         return Err(MetadataError::Repeated(name.to_string()));
     }
-    let Some(value) = headers.remove(name) else { return Ok(None) };
-    match value.to_str() {
-        Ok(text) if (1..=LONGEST).contains(&text.len()) => Ok(Some(text.to_owned())),
-        _ => Err(MetadataError::Value(name.to_string())),
-    }
+    let text = match value.to_str() {
+        Ok(text) if (1..=LONGEST).contains(&text.len()) => text.to_owned(),
+        _ => return Err(MetadataError::Value(name.to_string())),
+    };
+    headers.remove(name);
+    Ok(Some(text))
 }
 
 fn take_system(headers: &mut HeaderMap, name: &HeaderName) -> Result<Option<SystemId>, MetadataError> {

@@ -128,7 +128,7 @@ pub(super) fn closing(
     response: (&Totals, bool),
 ) -> Result<Shown, Refusal> {
     let said = trailers.get(metadata::REFUSED).and_then(|said| said.to_str().ok()?.split_once(' '));
-    let status = trailers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse::<u32>().ok());
+    let status = trailers.get(metadata::STATUS).and_then(|status| status.to_str().ok()?.parse::<u32>().ok());
     if let (None, Some((_, LOG_UNAVAILABLE))) = (proof, said) {
         return Ok(Shown::NoLog);
     }

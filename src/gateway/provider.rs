@@ -2,19 +2,18 @@
 
 use std::sync::{Arc, PoisonError};
 
+use http::Request;
 use http::request::Parts;
-use http::{Request, Response};
 use tokio::time::Instant;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Gateway;
 use super::accept::Caller;
-use super::body::{Answer, Arriving};
+use super::body::Arriving;
 use super::consumer::{address, content_type, path};
 use super::exchange::{Exchange, unix_ms};
 use super::forward::Hop;
-use super::leg::{self, Leg, Plan};
+use super::leg::{Begun, Plan};
 use super::metadata::{self, NodeMetadata};
 use super::proofs;
 use super::recent::RecentError;
@@ -27,44 +26,31 @@ use crate::telemetry::metrics::Stage;
 use crate::telemetry::trace::Trace;
 use crate::trust::identity::Identity;
 
-/// Carries a call of another member's node.
-pub(super) async fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Response<Answer> {
-    let view = gateway.view();
-    run(gateway, &view, Some(caller), request).await
+/// Begins a call of another member's node.
+pub(super) fn provide(gateway: &Arc<Gateway>, caller: &Caller, request: Request<Arriving>) -> Begun {
+    begin(gateway, &gateway.view(), Some(caller), request)
 }
 
-/// Carries a call that this node's consumer side has recorded.
-pub(super) async fn provide_locally(
-    gateway: &Arc<Gateway>,
-    view: &Arc<View>,
-    request: Request<Arriving>,
-) -> Response<Answer> {
-    run(gateway, view, None, request).await
+/// Begins a call that this node's consumer side has recorded.
+pub(super) fn provide_locally(gateway: &Arc<Gateway>, view: &Arc<View>, request: Request<Arriving>) -> Begun {
+    begin(gateway, view, None, request)
 }
 
-async fn run(
-    gateway: &Arc<Gateway>,
-    view: &Arc<View>,
-    caller: Option<&Caller>,
-    request: Request<Arriving>,
-) -> Response<Answer> {
+fn begin(gateway: &Arc<Gateway>, view: &Arc<View>, caller: Option<&Caller>, request: Request<Arriving>) -> Begun {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
     let trace = Trace::take(&mut parts.headers, gateway.sampling());
     let span = Trace::log_span(trace.as_ref());
     let from = caller.map_or_else(|| "local".to_owned(), |caller| address(caller.address));
     // Until the other node's id is known to be its to use, a refusal is recorded under one of our own.
-    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::nil(), from, trace);
+    let mut exchange = Exchange::new(gateway, Side::Provider, Uuid::nil(), from, trace, started);
     if let Some(caller) = caller {
         exchange.consumer = caller.peer.identity.to_string();
         exchange.to_peer = gateway.recorder.is_on();
     }
     let authorised = span.in_scope(|| authorise(gateway, view, caller, &mut parts, &mut exchange, started));
     gateway.metrics.stage(Stage::Check, started.elapsed());
-    match authorised {
-        Ok(plan) => Box::new(Leg { exchange, plan }).run(gateway, parts, body).instrument(span).await,
-        Err(refusal) => leg::refuse(exchange, &refusal).instrument(span).await,
-    }
+    Begun::new(exchange, authorised, parts, body, span)
 }
 
 fn authorise(
@@ -96,10 +82,11 @@ fn authorise(
     if !view.directory.has_system(&node.consumer) {
         return Err(Refusal::not_in_directory(&node.consumer));
     }
+    let now = unix_ms();
     let permit = match caller {
         Some(_) => {
             let mut recent = gateway.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.admit(node.exchange, unix_ms()).map_err(|error| match error {
+            recent.admit(node.exchange, now).map_err(|error| match error {
                 RecentError::Full => Refusal::overloaded("exchange ids remembered"),
                 _ => Refusal::stale_exchange(&error.to_string()),
             })?;
@@ -135,7 +122,7 @@ fn authorise(
     let denied = |denial| Refusal::denied(&denial, &node.consumer, service_name, method_name);
     let (number, grant) = view
         .grants
-        .decide_numbered(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), unix_ms())
+        .decide_numbered(&node.consumer, &provider, service_name, method_name, call.purpose.as_deref(), now)
         .map_err(denied)?;
     exchange.legal_basis.clone_from(&grant.legal_basis.code);
     // Not only the grant's: what the types' author allows may have been narrowed since.

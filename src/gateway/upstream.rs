@@ -209,31 +209,36 @@ impl Upstream {
     }
 
     /// Sends a call; its URI's scheme and authority become this destination's.
-    pub(super) async fn send(
+    pub(super) fn send(
         &self,
         mut request: Request<Outgoing>,
-    ) -> Result<(Response<Incoming>, InFlight), UpstreamError> {
+    ) -> impl Future<Output = Result<(Response<Incoming>, InFlight), UpstreamError>> + Send {
         let mut parts = self.uri.clone().into_parts();
         parts.path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|e| UpstreamError::Unreachable(e.to_string()))?;
-        *request.version_mut() = http::Version::HTTP_2;
-
-        let pool = self.pool();
-        let mut retried = false;
-        loop {
-            let connection = self.connection(pool).await?;
-            let in_flight = InFlight::on(&connection);
-            match connection.sender.clone().try_send_request(request).await {
-                Ok(response) => return Ok((response, in_flight)),
-                Err(mut error) => {
-                    pool.forget(&connection);
-                    match error.take_message() {
-                        Some(unsent) if !retried => {
-                            retried = true;
-                            request = unsent;
+        let addressed = Uri::from_parts(parts).map(|uri| {
+            *request.uri_mut() = uri;
+            *request.version_mut() = http::Version::HTTP_2;
+        });
+        // A block, whose future has room for one request; a function's own would have room for two.
+        async move {
+            addressed.map_err(|error| UpstreamError::Unreachable(error.to_string()))?;
+            let pool = self.pool();
+            let mut retried = false;
+            loop {
+                let connection = self.connection(pool).await?;
+                let in_flight = InFlight::on(&connection);
+                match connection.sender.clone().try_send_request(request).await {
+                    Ok(response) => return Ok((response, in_flight)),
+                    Err(mut error) => {
+                        pool.forget(&connection);
+                        match error.take_message() {
+                            Some(unsent) if !retried => {
+                                retried = true;
+                                request = unsent;
+                            }
+                            Some(_) => return Err(UpstreamError::Unreachable(root_cause(&error.into_error()))),
+                            None => return Err(broken(&error.into_error())),
                         }
-                        Some(_) => return Err(UpstreamError::Unreachable(root_cause(&error.into_error()))),
-                        None => return Err(broken(&error.into_error())),
                     }
                 }
             }
