@@ -131,6 +131,28 @@ fn tiles_give_every_complete_subtree_of_a_tile_or_more() {
 }
 
 #[test]
+fn tiles_keep_the_latest_leaves() {
+    let data: Vec<Hash> = leaves(2_500).iter().map(|leaf| Hash::of_leaf(leaf)).collect();
+    let mut tiles = Tiles::from(100);
+    assert_eq!(tiles.latest_leaves(100, 101), None);
+    for commit in [100..101, 101..350, 350..351, 351..2_500] {
+        tiles.note_leaves(commit.start as u64, &data[commit.clone()]);
+        let latest = commit.end.saturating_sub(1_024).max(100);
+        for range in [latest..commit.end, commit.end - 1..commit.end, latest..latest + 1, latest..latest] {
+            let kept = tiles.latest_leaves(range.start as u64, range.end as u64);
+            assert_eq!(kept.as_deref(), Some(&data[range]));
+        }
+        assert_eq!(tiles.latest_leaves(latest as u64 - 1, commit.end as u64), None);
+        assert_eq!(tiles.latest_leaves(latest as u64, commit.end as u64 + 1), None);
+        assert_eq!(tiles.latest_leaves(commit.end as u64, latest as u64), None);
+    }
+    // Those that do not follow begin anew.
+    tiles.note_leaves(3_000, &data[..10]);
+    assert_eq!(tiles.latest_leaves(2_999, 3_000), None);
+    assert_eq!(tiles.latest_leaves(3_000, 3_010).as_deref(), Some(&data[..10]));
+}
+
+#[test]
 fn vectors_of_certificate_transparency() {
     let inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
     let data: Vec<_> = inputs.iter().map(|input| hex::decode(input).unwrap()).collect();

@@ -31,6 +31,11 @@ impl Added {
         Self { before, levels }
     }
 
+    /// The leaves.
+    pub(super) fn leaves(&self) -> &[Hash] {
+        self.levels.first().map_or(&[], Vec::as_slice)
+    }
+
     /// The inner nodes that were completed: level, index, hash.
     pub(super) fn inner(&self) -> impl Iterator<Item = (u32, u64, Hash)> {
         let rows = (0_u32..).zip(&self.levels).skip(1);

@@ -218,6 +218,7 @@ impl Writer {
         metrics::gauge!("kopuro_log_bytes").set(kept as f64);
         self.edge = edge;
         let mut tiles = self.shared.tiles.write().unwrap_or_else(PoisonError::into_inner);
+        tiles.note_leaves(first, added.leaves());
         added.inner().for_each(|(level, index, hash)| tiles.note(level, index, hash));
         drop(tiles);
         self.shared.checkpoint.send_replace(Arc::clone(&checkpoint));

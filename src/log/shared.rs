@@ -271,8 +271,15 @@ impl<'a> StoredTree<'a> {
         let until = self.size.min(start + TILE_LEAVES);
         let base = self.base.as_ref().map(|base| &base.edge).filter(|edge| edge.size() > start);
         let mut edge = base.cloned().unwrap_or_else(|| RightEdge::unknown(start));
-        let entries = store::read(self.store, edge.size(), until, TILE_LEAVES as usize, usize::MAX)?;
-        Ok(Added::to(&mut edge, entries.iter().map(|entry| Hash::of_leaf(entry)).collect()))
+        let latest = self.tiles.read().unwrap_or_else(PoisonError::into_inner).latest_leaves(edge.size(), until);
+        let leaves = match latest {
+            Some(leaves) => leaves,
+            None => {
+                let entries = store::read(self.store, edge.size(), until, TILE_LEAVES as usize, usize::MAX)?;
+                entries.iter().map(|entry| Hash::of_leaf(entry)).collect()
+            }
+        };
+        Ok(Added::to(&mut edge, leaves))
     }
 }
 

@@ -6,6 +6,7 @@
 //! either complete or at the right border, and one at the border is made of complete ones, so whoever can name complete
 //! subtrees ([`Subtrees`]) can prove anything.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
@@ -154,12 +155,17 @@ pub struct Tiles {
     /// Leaves before this one are known by the right edge at it only; a tile that ends behind it is here.
     first: u64,
     levels: Vec<Vec<Hash>>,
+    /// The latest leaves, with the index of the first: proofs are asked for of trees that have just grown.
+    latest: (u64, VecDeque<Hash>),
 }
+
+/// How many of the latest leaves are kept.
+const LATEST: usize = 4 * TILE_LEAVES as usize;
 
 impl Tiles {
     /// The tiles of a tree that is known from leaf `first` on.
     pub fn from(first: u64) -> Self {
-        Self { first, levels: Vec::new() }
+        Self { first, ..Self::default() }
     }
 
     /// Number of the first tile that is here, at a tile level.
@@ -181,6 +187,27 @@ impl Tiles {
         let level = &mut self.levels[tile_level];
         debug_assert_eq!(first + level.len() as u64, index, "nodes complete in order");
         level.push(hash);
+    }
+
+    /// Takes note of leaves in order, those of one commit after those of the last.
+    pub fn note_leaves(&mut self, from: u64, leaves: &[Hash]) {
+        let (first, latest) = &mut self.latest;
+        if *first + latest.len() as u64 != from {
+            *first = from;
+            latest.clear();
+        }
+        latest.extend(leaves);
+        let old = latest.len().saturating_sub(LATEST);
+        latest.drain(..old);
+        *first += old as u64;
+    }
+
+    /// Leaves `from` to `until - 1`, where all of them are among the latest.
+    pub fn latest_leaves(&self, from: u64, until: u64) -> Option<Vec<Hash>> {
+        let (first, latest) = &self.latest;
+        let at = |index: u64| usize::try_from(index.checked_sub(*first)?).ok();
+        let range = at(from)?..at(until)?;
+        (range.start <= range.end && range.end <= latest.len()).then(|| latest.range(range).copied().collect())
     }
 
     /// How many leaves full tiles cover.
