@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::body::{Arriving, Budget, CollectError, Outgoing, Progress, Whole};
+use super::body::{Arriving, Budget, CollectError, Outgoing, Whole};
 use super::exchange::{Ending, Exchange};
 use super::framing::{FramingError, Meter, Totals};
 use super::metadata;
+use super::metered::Progress;
 use super::proofs::{self, Shown};
 use super::refusal::Refusal;
 use super::typed::{Judge, JudgedStream, Withheld};

@@ -11,12 +11,13 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::Gateway;
-use super::body::{Answer, Arriving, CollectError, End, MeteredRequest, Outgoing, Whole};
+use super::body::{Answer, Arriving, CollectError, Outgoing, Whole};
 use super::exchange::Exchange;
 use super::forward::{self, Answered, Bounds, Hop, Sent};
 use super::framing::{FramingError, Meter, Totals};
 use super::http_json::HttpJson;
 use super::metadata::{self, CallMetadata};
+use super::metered::{End, MeteredRequest};
 use super::proofs::{self, Shown, Told};
 use super::provider;
 use super::refusal::Refusal;

@@ -1,7 +1,8 @@
 //! The data path: an exchange from the moment a call arrives to the moment its answer has gone.
 //!
 //! In reading order: [`accept`] takes connections and knows who calls; [`consumer`] and [`provider`] authorise a call, each for its
-//! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record;
+//! side ([`web`] makes gRPC calls out of JSON and others first); [`leg`] records it, forwards it and records its answer; [`forward`] reads the answer; [`exchange`] is the record,
+//! and [`recorder`] takes it to the log;
 //! [`workers`] are the threads that all this runs on; [`node`] puts a ministry's node together and shuts it down, [`reload`] takes up
 //! what has changed, [`expiry`] tells what ends; [`backup`] hands out copies of the log, and `restored` finds out whether one that was
 //! put back may go on.
@@ -24,6 +25,7 @@ mod grant_plans;
 mod http_json;
 mod leg;
 mod metadata;
+mod metered;
 mod node;
 mod node_grants;
 mod node_log;
@@ -35,6 +37,7 @@ mod provider;
 mod publication;
 mod reachable;
 mod recent;
+mod recorder;
 mod refusal;
 mod reload;
 mod restored;
@@ -62,10 +65,10 @@ pub use node::{Node, NodeError};
 pub use refusal::DOMAIN;
 
 use self::body::Budget;
-use self::exchange::Recorder;
 use self::forward::Bounds;
 use self::peer_log::PeerLogs;
 use self::recent::RecentExchanges;
+use self::recorder::Recorder;
 use self::refusal::Refusal;
 use self::upstream::Connections;
 use self::view::View;

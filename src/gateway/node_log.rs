@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::ask;
-use super::exchange::{Recorder, unix_ms};
+use super::exchange::unix_ms;
 use super::peer_log::{Contradiction, PeerLog, SIZES};
+use super::recorder::Recorder;
 use super::view::Peer;
 use crate::log::entry::{Draft, ExchangeKey, Kind, Publication};
 use crate::log::entry_proof;

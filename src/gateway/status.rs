@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Gateway;
-use super::exchange::{Recorder, unix_ms};
+use super::exchange::unix_ms;
+use super::recorder::Recorder;
 use crate::log::Checkpoint;
 use crate::telemetry::{Health, RefusalSeen};
 use crate::trust::identity::Identity;
