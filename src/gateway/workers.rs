@@ -48,7 +48,13 @@ impl Workers {
     pub(super) fn start(count: NonZeroUsize) -> io::Result<Self> {
         let mut this = Self { workers: Vec::with_capacity(count.get()), stop: CancellationToken::new() };
         for number in 0..count.get() {
-            let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(BLOCKING_THREADS)
+                // What another thread has woken comes first. That is the log's, which wakes all exchanges of a commit: they have
+                // then all run before the connection does that the first of them wakes, and what they send goes in one write.
+                .global_queue_interval(1)
+                .build()?;
             this.workers.push(Worker { runtime: runtime.handle().clone(), connections: Arc::default() });
             let stop = this.stop.clone();
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
