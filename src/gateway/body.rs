@@ -33,7 +33,7 @@ pub(super) enum Arriving {
     Request(Box<Outgoing>),
     /// An answer that this node gives itself.
     Answer(Box<Answer>),
-    /// Made from another protocol's; what is wrong with that comes as a [`Refusal`].
+    /// Made from another protocol's; what is wrong with that comes as a [`super::refusal::Refusal`].
     Made(UnsyncBoxBody<Bytes, BoxError>),
 }
 
