@@ -155,10 +155,10 @@ impl Writer {
     /// Commits the batch and answers its waiters, whatever happens.
     fn write(&mut self) {
         let count = self.batch.leaves.len();
+        let before_sleep = self.batch.before_sleep.take();
         if count == 0 {
             return;
         }
-        let before_sleep = self.batch.before_sleep.take();
         self.shared.give_room(count);
         metrics::gauge!("kopuro_log_queue_depth").set(self.shared.queued() as f64);
         self.look_at_space();

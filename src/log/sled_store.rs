@@ -541,6 +541,7 @@ mod tests {
         }
         assert_eq!(store::read(&store, 0, all.len() as u64, 1_000, usize::MAX).unwrap().len(), all.len());
     }
+
     #[test]
     fn a_file_that_sled_does_not_sync_fails_the_commit_that_made_it() {
         let folder = tempfile::tempdir().unwrap();
